@@ -1,0 +1,1 @@
+//! Every bound of the daemon in one place, with its arithmetic.

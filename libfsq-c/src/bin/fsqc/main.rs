@@ -1,0 +1,3 @@
+//! `fsqc`: sends files to an FSQ server.
+
+fn main() {}
