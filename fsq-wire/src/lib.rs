@@ -8,6 +8,7 @@
 
 pub mod layout;
 pub mod packet;
+pub mod server;
 pub mod state;
 
 pub use layout::{Field, Layout};
@@ -15,4 +16,5 @@ pub use packet::{
     DEFAULT_PORT, FieldError, Info, Login, NotUtf8, PACKET_BYTES, Packet, PacketMut, Unterminated,
     VERSION,
 };
+pub use server::{Next, Phase, Request, ServerSession, Violation};
 pub use state::{Op, State, StorageDest, UnknownStorageDest};
