@@ -6,9 +6,8 @@
 //! what [`ServerSession::reply`] has made of the packet.
 //!
 //! ```text
-//! Greeting -CONNECT-> Connecting -ok-> Ready -OPEN-> Opening -ok-> Writing -CLOSE-> Closing -> Ready
-//!                                                                  Writing -DATA-> Payload
-//!                                           Payload -last byte-> Acknowledging -> Writing
+//! Greeting -CONNECT-> Connecting -> Ready -OPEN-> Opening -> Writing -CLOSE-> Closing -> Ready
+//! Writing -DATA-> Payload -last byte-> Acknowledging -> Writing
 //! ```
 
 use std::fmt;
@@ -103,9 +102,7 @@ pub enum Violation {
     #[error("the first packet of a connection must be a CONNECT, this is none")]
     NotConnect,
     /// The state field names no request, or several.
-    #[error(
-        "a request must have one of the states CONNECT, OPEN, DATA, CLOSE or DISCONNECT, this packet has {state}"
-    )]
+    #[error("a request is CONNECT, OPEN, DATA, CLOSE or DISCONNECT, this packet is {state}")]
     NotARequest {
         /// What it reads.
         state: State,
