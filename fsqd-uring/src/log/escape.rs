@@ -55,6 +55,9 @@ impl Write for Escaped<'_> {
 
 /// Control characters, line and paragraph separators, and the marks of bidirectional text.
 fn forges(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let steers = matches!(
+        char,
+        '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    steers || char.is_control()
 }
