@@ -84,6 +84,8 @@ fn run(seed: u64) {
         }
     }
     world.settle();
+    // A script that goes on after a refused OPEN is told off; its session lingers a little.
+    world.pass(std::time::Duration::from_secs(3));
     for (client, sent) in clients.iter().zip(&mut sent) {
         sent.extend(world.sim.sent(client.socket));
     }
