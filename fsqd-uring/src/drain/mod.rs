@@ -1,1 +1,2 @@
 //! drain.
+pub mod copy;
