@@ -4,7 +4,7 @@
 //! for those that hand in new files. The attributes of the staged files are the only truth; the
 //! queue holds paths, and [`recovery`] finds on disk what memory has not or no longer.
 //!
-//! Invariant: no call here makes a system call on a file system, so a hung target can hold up only
+//! Invariant: no call of [`Queue`] makes a system call on a file system, so a hung target can hold up only
 //! the worker that is talking to it.
 
 use std::path::Path;
@@ -25,6 +25,8 @@ mod failure;
 mod health;
 mod scheduler;
 mod watch;
+
+pub mod record;
 
 /// How often the chores' thread looks for hung workers.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
