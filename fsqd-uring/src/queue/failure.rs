@@ -4,7 +4,11 @@
 //! Invariant: nothing that a user of one file can cause pauses the others, and nothing that the
 //! target does to everybody counts against a file.
 
+use std::fmt::Display;
+
 use rustix::io::Errno;
+
+use crate::fs::FsError;
 
 /// What is to be done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +84,28 @@ pub fn classify(side: Side, errno: Errno) -> FailureClass {
         Errno::DQUOT => FailureClass::Passing,
         Errno::EXIST | Errno::NAMETOOLONG => FailureClass::Permanent,
         _ => FailureClass::File,
+    }
+}
+
+/// A failure with its class and a sentence that says what failed, on what, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// What is to be done about it.
+    pub class: FailureClass,
+    /// For the log.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure of this class.
+    pub fn new(class: FailureClass, text: impl Into<String>) -> Self {
+        Self { class, text: text.into() }
+    }
+
+    /// A failed call; `what` says what it was to do and on what.
+    pub fn call(side: Side, what: impl Display, error: FsError) -> Self {
+        Self::new(classify(side, error.errno), format!("{what}: {error}"))
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 
 pub use self::backoff::DelayBounds;
-pub use self::failure::{FailureClass, Side, classify};
+pub use self::failure::{Failure, FailureClass, Side, classify};
 pub use self::health::{Change, Health};
 pub use self::scheduler::{Admission, Limits, Occupancy, Outcome, Phase, Scheduler, Stage, Ticket};
 pub use self::watch::{Pulse, Sighting};
@@ -23,10 +23,12 @@ pub use self::watch::{Pulse, Sighting};
 mod backoff;
 mod failure;
 mod health;
-mod scheduler;
-mod watch;
-
 pub mod record;
+pub mod recovery;
+pub mod route;
+mod scheduler;
+pub mod staged;
+mod watch;
 
 /// How often the chores' thread looks for hung workers.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
