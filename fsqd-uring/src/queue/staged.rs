@@ -13,7 +13,7 @@ use super::record::{FileState, Record};
 use super::scheduler::{Outcome, Ticket};
 use super::{Queue, Stage};
 use crate::clock::Clock;
-use crate::fs::{Access, Fs, FsError, Kind};
+use crate::fs::{Access, Fs, FsError, Kind, Stat};
 
 /// A staged file, open for reading.
 #[derive(Debug)]
@@ -184,11 +184,11 @@ impl<F: Fs> StagingTree<F> {
         Ok(())
     }
 
-    /// Whether a file's length is what its record says.
+    /// What a file is, its length being what its record says.
     ///
     /// # Errors
     /// It is not, or cannot be found out.
-    pub fn check_len(&self, path: &Path, node: &F::Node, record: &Record) -> Result<u64, Failure> {
+    pub fn check_len(&self, path: &Path, node: &F::Node, record: &Record) -> Result<Stat, Failure> {
         let stat = self
             .fs
             .stat(node)
@@ -205,7 +205,7 @@ impl<F: Fs> StagingTree<F> {
                 );
                 Err(Failure::new(FailureClass::Staging, text))
             }
-            _ => Ok(stat.len),
+            _ => Ok(stat),
         }
     }
 }
