@@ -16,8 +16,9 @@ use crate::ring::{Completion, FileId, Op, Ring, Span, Token};
 /// O_DIRECT moves memory, offsets and lengths in multiples of this.
 pub const ALIGNMENT: u32 = 4096;
 
-/// Interrupted operations in a row that are submitted again before it counts as an error.
-const INTERRUPTIONS_MAX: u32 = 64;
+/// Operations in a row that come back without progress (EINTR, EAGAIN, less than a page of a direct
+/// file) and are submitted again before it counts as an error.
+const IDLE_MAX: u32 = 64;
 
 const READ: u8 = 1;
 const WRITE: u8 = 2;
@@ -74,7 +75,7 @@ pub struct Transfer<'a> {
     written: u64,
     write_done: u32,
     writing: bool,
-    interruptions: u32,
+    idle: u32,
     hasher: Hasher,
     failure: Option<TransferError>,
 }
@@ -99,7 +100,7 @@ impl<'a> Transfer<'a> {
             written: 0,
             write_done: 0,
             writing: false,
-            interruptions: 0,
+            idle: 0,
             hasher: Hasher::new(),
             failure: None,
         }
@@ -132,11 +133,9 @@ impl<'a> Transfer<'a> {
             self.writing = false;
         }
         match completion.result {
-            Ok(count) => {
-                self.interruptions = 0;
-                if reads { self.has_read(count, ring) } else { self.has_written(count) }
-            }
-            Err(Errno::INTR) if self.interruptions < INTERRUPTIONS_MAX => self.interruptions += 1,
+            Ok(count) if reads => self.has_read(count, ring),
+            Ok(count) => self.has_written(count),
+            Err(Errno::INTR | Errno::AGAIN) if self.idle < IDLE_MAX => self.idle += 1,
             Err(errno) if reads => self.fail(TransferError::Source(errno)),
             Err(errno) => self.fail(TransferError::Target(errno)),
         }
@@ -173,16 +172,16 @@ impl<'a> Transfer<'a> {
         let len = self.len_of(self.read);
         let filled = self.read_done + count;
         if filled < len {
-            // A direct read can only go on at a multiple of the alignment; one that stops before
-            // the next multiple has met the end of the file.
+            // A direct read can only go on at a multiple of the alignment.
             let next = if self.plan.source.direct { filled - filled % ALIGNMENT } else { filled };
-            if next == self.read_done {
+            if count == 0 || !self.advances(next > self.read_done) {
                 let end = self.offset_of(self.read) + u64::from(filled);
                 return self.fail(TransferError::Short(end));
             }
             self.read_done = next;
             return;
         }
+        self.idle = 0;
         self.hasher.update(ring.bytes(self.block(self.read).part(0, len)));
         self.read += 1;
         self.read_done = 0;
@@ -210,16 +209,23 @@ impl<'a> Transfer<'a> {
         let direct = self.plan.target.is_some_and(|target| target.direct);
         let done = self.write_done + count;
         if done >= self.write_len(self.written) {
+            self.idle = 0;
             self.written += 1;
             self.write_done = 0;
             return;
         }
         let next = if direct { done - done % ALIGNMENT } else { done };
-        if next == self.write_done {
+        if count == 0 || !self.advances(next > self.write_done) {
             // No progress and no reason: treat it as the error that a full or failing target gives.
             return self.fail(TransferError::Target(Errno::IO));
         }
         self.write_done = next;
+    }
+
+    /// Notes whether an operation got on; false when too many in a row have not.
+    fn advances(&mut self, progress: bool) -> bool {
+        self.idle = if progress { 0 } else { self.idle + 1 };
+        self.idle <= IDLE_MAX
     }
 
     /// The first failure is the cause; a stop does not hide it.

@@ -8,7 +8,6 @@
 //! staging with the right checksum, written, synced, and published under its name in a synced
 //! directory.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
@@ -72,14 +71,8 @@ pub struct Options {
     pub instance: u64,
 }
 
-/// What the identity map and the path rules say of a staged file.
-pub trait Rules: Send + Sync + 'static {
-    /// Where it goes, below the target's root.
-    ///
-    /// # Errors
-    /// It has no place there; the reason.
-    fn target_path(&self, record: &Record) -> Result<PathBuf, String>;
-
+/// What the identity map says of a staged file.
+pub trait Owners: Send + Sync + 'static {
     /// Whom it will belong to (uid, gid) when its record does not say: files of the old daemon.
     /// `None`: the owner of its directory.
     fn owner(&self, record: &Record) -> Option<(u32, u32)>;
@@ -93,8 +86,8 @@ pub struct Drain<F: Fs, C: Clock> {
     pub target: Arc<TargetRoot<F>>,
     /// Who decides which and when.
     pub queue: Arc<Queue<C>>,
-    /// Place and owner of files.
-    pub rules: Arc<dyn Rules>,
+    /// Owners of files whose record does not say.
+    pub owners: Arc<dyn Owners>,
     /// Settings.
     pub options: Options,
 }

@@ -26,7 +26,7 @@ pub const PREFIX: &str = ".fsq-part.";
 /// `instance` tells daemons apart that write to one target; inode and path tell apart the files of
 /// one daemon, also when an inode number is used again.
 #[must_use]
-pub fn temporary_name(instance: u64, staging_inode: u64, staging_path: &Path) -> PathBuf {
+pub(crate) fn temporary_name(instance: u64, staging_inode: u64, staging_path: &Path) -> PathBuf {
     // FNV-1a, 64 bits: no attacker gains by a collision, since the inode is in the name as well.
     let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let seed = instance.to_le_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fnv);
@@ -39,7 +39,7 @@ pub fn temporary_name(instance: u64, staging_inode: u64, staging_path: &Path) ->
 
 /// Gives files their final names, in the way that works on one file system.
 #[derive(Debug, Default)]
-pub struct Publisher {
+pub(crate) struct Publisher {
     /// renameat2(RENAME_NOREPLACE) was refused: Lustre knows none of its flags.
     links: AtomicBool,
 }
@@ -49,7 +49,7 @@ impl Publisher {
     ///
     /// # Errors
     /// EEXIST: the name is taken. ESTALE: the temporary is not the file it was, nothing was done.
-    pub fn publish<F: Fs>(
+    pub(crate) fn publish<F: Fs>(
         &self,
         fs: &F,
         directory: &F::Node,
@@ -80,7 +80,7 @@ impl Publisher {
 ///
 /// # Errors
 /// As unlinkat; that there is none is no error.
-pub fn remove_temporary<F: Fs>(fs: &F, directory: &F::Node, temporary: &Path) -> Result<()> {
+pub(crate) fn remove_temporary<F: Fs>(fs: &F, directory: &F::Node, temporary: &Path) -> Result<()> {
     match fs.remove(directory, temporary) {
         Err(FsError { errno: Errno::NOENT, .. }) => Ok(()),
         result => result,

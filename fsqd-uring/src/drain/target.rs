@@ -52,8 +52,13 @@ impl<F: Fs> TargetRoot<F> {
         &self.fs
     }
 
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How files get their names there.
-    pub fn publisher(&self) -> &Publisher {
+    pub(crate) fn publisher(&self) -> &Publisher {
         &self.publisher
     }
 

@@ -25,6 +25,7 @@ use super::target::Directories;
 use super::{BLOCK_BYTES, DIRECT_BYTES_MIN, Drain, TargetIo, Verify};
 use crate::clock::Clock;
 use crate::fs::{Access, Fs, FsError, Handle, Kind, Ownership, Stat};
+use crate::path::target_path;
 use crate::queue::record::{Content, FileState, Record};
 use crate::queue::route::{Route, after_copy, route};
 use crate::queue::staged::{Staged, split};
@@ -61,6 +62,9 @@ impl From<Failure> for Halt {
         Self::Failed(failure)
     }
 }
+
+/// A staged file and what its attributes say.
+type Loaded<N> = (Staged<N>, Record);
 
 type Attempt<T> = Result<T, Halt>;
 
@@ -163,7 +167,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<Option<(Staged<F::Node>, Record)>, Failure> {
+    fn load(&self, path: &Path) -> Result<Option<Loaded<F::Node>>, Failure> {
         let tree = &self.drain.tree;
         let Some(staged) = tree.open(path)? else {
             tracing::debug!("{path:?} is not on staging any more");
@@ -259,12 +263,14 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
     ) -> Attempt<Job<'a, F::Node>> {
         let drain = &self.drain;
         let stat = drain.tree.check_len(path, &staged.node, record)?;
-        let target = drain.rules.target_path(record).map_err(|reason| {
-            Failure::new(FailureClass::Permanent, format!("no place on the target: {reason}"))
+        let target = target_path(drain.target.path(), &record.fs, &record.fpath);
+        let target = target.ok_or_else(|| {
+            let text = format!("{:?} of {:?} has no place on the target", record.fpath, record.fs);
+            Failure::new(FailureClass::Permanent, text)
         })?;
         let owner = match &record.owner {
             Some(owner) => Some((owner.uid, owner.gid)),
-            None => drain.rules.owner(record),
+            None => drain.owners.owner(record),
         };
         let directory = self.directories.open(split(&target).0, owner)?;
         let owner = match owner {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::prng::Prng;
+
 /// Bounds of the delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DelayBounds {
@@ -24,12 +26,12 @@ impl Default for DelayBounds {
 #[derive(Debug)]
 pub(crate) struct Backoff {
     bounds: DelayBounds,
-    random: SplitMix64,
+    random: Prng,
 }
 
 impl Backoff {
     pub(crate) fn new(bounds: DelayBounds, seed: u64) -> Self {
-        Self { bounds, random: SplitMix64(seed) }
+        Self { bounds, random: Prng::new(seed) }
     }
 
     /// How long to wait after the `failures`-th failure in a row (1 is the first).
@@ -42,26 +44,6 @@ impl Backoff {
         let half = whole / 2;
         let span_ns = u64::try_from((whole - half).as_nanos()).unwrap_or(u64::MAX);
         half + Duration::from_nanos(self.random.below(span_ns.saturating_add(1)))
-    }
-}
-
-/// A small generator (Steele, Lea, Flood 2014): good enough to spread delays, two lines long.
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not 0 (the bias of 2^-64 does not matter for delays).
-    fn below(&mut self, bound: u64) -> u64 {
-        let wide = u128::from(self.next()) * u128::from(bound);
-        u64::try_from(wide >> 64).expect("a product of two u64 shifted by 64 fits")
     }
 }
 
