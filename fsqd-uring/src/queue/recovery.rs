@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::record::{FileState, Record, RecordError};
 use super::route::{ArchiveMode, Route, first, route};
 use super::staged::StagingTree;
-use super::{Admission, Queue};
+use super::{Admission, Chore, Queue, Sighting, Stage};
 use crate::clock::Clock;
 use crate::fs::{Access, Fs, Kind};
 
@@ -66,6 +66,36 @@ enum Found {
     Foreign,
     Gone,
     Failed,
+}
+
+/// Keeps house until the queue is closed: scans at the start and whenever the queue has room for
+/// what it turned away, and reports workers that hang. For a thread of its own, since it is the one
+/// that must not hang with them: it touches staging only.
+pub fn keep_house<F: Fs, C: Clock>(tree: &StagingTree<F>, queue: &Queue<C>, mode: ArchiveMode) {
+    scan(tree, queue, mode, Scan::Start);
+    while let Some(chore) = queue.next_chore() {
+        match chore {
+            Chore::Rescan => {
+                scan(tree, queue, mode, Scan::Refill);
+            }
+            Chore::Report(sighting) => report(sighting),
+        }
+    }
+}
+
+fn report(sighting: Sighting) {
+    let whose = |stage| match stage {
+        Stage::Copy => "target",
+        Stage::Archive => "archive",
+    };
+    match sighting {
+        Sighting::Hung { stage, silent, workers } => tracing::warn!(
+            "{} has not answered for {} s, {workers} workers wait for it",
+            whose(stage),
+            silent.as_secs()
+        ),
+        Sighting::Over { stage } => tracing::info!("{} answers again", whose(stage)),
+    }
 }
 
 /// Scans the whole tree and logs what it found.
