@@ -6,10 +6,12 @@
 //! place.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod layout;
 pub mod packet;
 pub mod state;
 
+pub use client::ClientSession;
 pub use layout::{Field, Layout};
 pub use packet::{
     DEFAULT_PORT, FieldError, Info, Login, NotUtf8, PACKET_BYTES, Packet, PacketMut, Unterminated,

@@ -112,8 +112,12 @@ pub trait Fs: Send + Sync + 'static {
 
     /// A file without a name in `dir` (O_TMPFILE), read-write; gone with the last handle unless it
     /// is published. EOPNOTSUPP where the file system cannot (Lustre).
-    fn create_unnamed(&self, dir: &Self::Node, owner: Ownership, direct: bool)
-    -> Result<Self::Node>;
+    fn create_unnamed(
+        &self,
+        dir: &Self::Node,
+        owner: Ownership,
+        direct: bool,
+    ) -> Result<Self::Node>;
 
     /// A new file `name` in `dir`, read-write; EEXIST if the name is taken.
     fn create_named(
