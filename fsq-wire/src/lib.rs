@@ -9,6 +9,7 @@
 pub mod client;
 pub mod layout;
 pub mod packet;
+pub mod server;
 pub mod state;
 
 pub use client::ClientSession;
@@ -17,4 +18,5 @@ pub use packet::{
     DEFAULT_PORT, FieldError, Info, Login, NotUtf8, PACKET_BYTES, Packet, PacketMut, Unterminated,
     VERSION,
 };
+pub use server::{Next, Phase, Request, ServerSession, Violation};
 pub use state::{Op, State, StorageDest, UnknownStorageDest};

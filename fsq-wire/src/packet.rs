@@ -3,7 +3,7 @@
 //! Invariant: a view reads and writes only bytes that a field names. All others are garbage
 //! (deployed clients send what was on their stack), so they are neither judged nor relied on.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::layout::{
     DATA_SIZE_OFFSET, Field, INFO_STORAGE_DEST_OFFSET, LOGIN_PORT_OFFSET, Layout, VERSION_OFFSET,
@@ -39,7 +39,7 @@ pub struct NotUtf8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     /// Longer than the field.
-    #[error("the {field} is {len} bytes long, the protocol takes at most {max}", max = .field.len_max())]
+    #[error("the {field} is {len} bytes long, the protocol takes {max}", max = .field.len_max())]
     TooLong {
         /// Which field.
         field: Field,
@@ -271,22 +271,12 @@ impl<'a> PacketMut<'a> {
 
     /// Sets `error.strerror` to as much of a sentence as it takes: a longer one is cut between two
     /// characters and ends in `...`; a NUL, which would end it early, becomes `?`.
-    pub fn set_error_sentence(&mut self, sentence: &str) {
-        let len_max = Field::ErrorText.len_max();
+    pub fn set_error_sentence(&mut self, sentence: impl fmt::Display) {
         let array = &mut self.bytes[Field::ErrorText.range(self.layout)];
-        let len = if sentence.len() <= len_max {
-            array[..sentence.len()].copy_from_slice(sentence.as_bytes());
-            sentence.len()
-        } else {
-            let kept = (0..=len_max - CUT_MARK.len())
-                .rfind(|&at| sentence.is_char_boundary(at))
-                .expect("0 is a character boundary");
-            array[..kept].copy_from_slice(&sentence.as_bytes()[..kept]);
-            array[kept..kept + CUT_MARK.len()].copy_from_slice(CUT_MARK);
-            kept + CUT_MARK.len()
-        };
-        array[..len].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
-        array[len] = 0;
+        let mut cursor = Sentence { array, len: 0, is_cut: false };
+        // The only error is the cursor's own, at the end of the array.
+        let _ = write!(cursor, "{sentence}");
+        cursor.finish();
     }
 
     /// Sets the union of a CONNECT.
@@ -357,8 +347,45 @@ impl<'a> PacketMut<'a> {
     }
 }
 
+/// Writes text to the array of a string field, as far as it goes.
+struct Sentence<'a> {
+    array: &'a mut [u8],
+    len: usize,
+    is_cut: bool,
+}
+
+impl Sentence<'_> {
+    fn finish(mut self) {
+        if self.is_cut {
+            // The array is full: go back to the first byte of a character that leaves room.
+            let kept_max = self.len - CUT_MARK.len();
+            let is_inside = |byte: u8| byte & 0xc0 == 0x80;
+            self.len = (0..=kept_max).rfind(|&at| !is_inside(self.array[at])).unwrap_or(0);
+            self.array[self.len..][..CUT_MARK.len()].copy_from_slice(CUT_MARK);
+            self.len += CUT_MARK.len();
+        }
+        self.array[self.len] = 0;
+    }
+}
+
+impl fmt::Write for Sentence<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.array[self.len..];
+        let taken = text.len().min(room.len() - 1);
+        for (to, &from) in room.iter_mut().zip(&text.as_bytes()[..taken]) {
+            *to = if from == 0 { b'?' } else { from };
+        }
+        self.len += taken;
+        self.is_cut = taken < text.len();
+        if self.is_cut { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 impl fmt::Debug for PacketMut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_packet().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,3 +223,62 @@ impl fmt::Display for StorageDest {
         f.pad(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_the_protocols_numbers() {
+        let requests = Op::ALL.map(|op| (op.request().bits(), op.reply().bits()));
+        assert_eq!(
+            requests,
+            [(0x01, 0x21), (0x02, 0x22), (0x04, 0x24), (0x08, 0x28), (0x10, 0x30)]
+        );
+        assert_eq!(State::REFUSED.bits(), 0x60);
+    }
+
+    #[test]
+    fn only_one_bit_alone_is_a_request() {
+        for bits in 0..=0x1ff {
+            let op = Op::from_state(State::from_bits(bits));
+            assert_eq!(op.is_some(), bits.is_power_of_two() && bits <= 0x10, "{bits:#x}");
+            assert!(op.is_none_or(|op| op.request().bits() == bits));
+        }
+    }
+
+    #[test]
+    fn client_takes_every_reply_but_no_request() {
+        for expected in Op::ALL.map(Op::reply) {
+            assert!(expected.answers(expected));
+            assert!(State::REFUSED.answers(expected));
+            assert!(!State::from_bits(0).answers(expected));
+        }
+        assert!(!State::OPEN.answers(Op::Connect.reply()));
+    }
+
+    #[test]
+    fn state_shows_names_and_unknown_bits() {
+        assert_eq!(State::REFUSED.to_string(), "REPLY|ERROR");
+        assert_eq!(State::from_bits(0x102).to_string(), "OPEN|0x100");
+        assert_eq!(State::from_bits(0).to_string(), "0x0");
+        assert_eq!(format!("{:?}", Op::Data.reply()), "State(DATA|REPLY)");
+    }
+
+    #[test]
+    fn destinations_have_numbers_and_words() {
+        let words = ["null", "local", "lustre", "tsm", "lustre_tsm"];
+        for (number, word) in (0..).zip(words) {
+            let dest = StorageDest::try_from(number).expect("a known number");
+            assert_eq!(i32::from(dest), number);
+            assert_eq!(dest.to_string(), word);
+            assert_eq!(word.parse(), Ok(dest));
+        }
+        for number in [-1, 5, i32::MIN, i32::MAX] {
+            assert_eq!(StorageDest::try_from(number), Err(UnknownStorageDest));
+        }
+        for word in ["", "Local", "lustre-tsm", "1"] {
+            assert_eq!(word.parse::<StorageDest>(), Err(UnknownStorageDest));
+        }
+    }
+}
