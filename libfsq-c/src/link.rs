@@ -12,7 +12,7 @@ use fsq_wire::client::{Breach, ClientSession, Refused, Reply};
 use fsq_wire::{Op, PACKET_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg, sockopt};
 
 use crate::error::Error;
 
@@ -158,6 +158,10 @@ impl Link {
             Ok(ready) if ready.is_empty() => {
                 let (peer, file) = (self.peer.clone(), self.file.clone());
                 let waited = self.reply_timeout;
+                // What the server did not take in time is worth nothing any more. Without the
+                // reset the kernel would go on offering it, and the end of the connection, which
+                // lies behind it, would not reach the server.
+                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
                 Err(self.fail(Error::Silent { peer, file, op, waited }))
             }
             Ok(ready) => Ok(ready),
