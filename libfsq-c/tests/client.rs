@@ -111,12 +111,15 @@ fn no_deadlock_against_stop_and_wait_with_tiny_buffers() {
 
 #[test]
 fn a_full_window_of_replies_does_not_stop_a_send() {
-    // More replies than both socket buffers hold, while one payload is still on its way.
-    let buffers = Buffers { receive: Some(1), send: Some(1) };
-    let double = Double::start(buffers, Box::new(|_, _| Act::Grant));
+    // Far more replies than the buffers on their way hold, behind a send buffer that holds two
+    // payloads: the double stops in the middle of a reply while a payload is on its way to it.
+    let double =
+        Double::start(Buffers { send: Some(1), ..Buffers::default() }, Box::new(|_, _| Act::Grant));
     let mut client = Client::connect(&windowed(&double, 256)).unwrap();
-    sockopt::set_socket_recv_buffer_size(client.socket().unwrap(), 1).unwrap();
-    let content = noise(1, 65_536 * 64);
+    let socket = client.socket().unwrap();
+    sockopt::set_socket_recv_buffer_size(socket, 1 << 14).unwrap();
+    sockopt::set_socket_send_buffer_size(socket, 1 << 16).unwrap();
+    let content = noise(1, 65_536 * 250);
     send(&mut client, "/lustre/x", &content, 65_536).unwrap();
     assert!(double.files()[0].bytes == content);
 }
