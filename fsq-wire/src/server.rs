@@ -314,6 +314,16 @@ impl ServerSession {
         Next::Close
     }
 
+    /// Ends the session with a reason that answers no request: the server stops, or the peer does
+    /// not go on. The packet is written afresh. `errno` is positive.
+    pub fn dismiss(&mut self, packet: &mut [u8; PACKET_BYTES], errno: i32, sentence: &str) {
+        assert!(errno > 0, "a refusal needs a positive errno, not {errno}");
+        let mut reply = PacketMut::new(packet, self.reply_layout());
+        reply.clear();
+        write_header(&mut reply, State::REFUSED, -errno, sentence);
+        self.phase = Phase::Ended;
+    }
+
     fn reply_layout(&self) -> Layout {
         self.layout.unwrap_or(Layout::C)
     }
