@@ -146,8 +146,7 @@ impl Acceptor {
 
 fn run(listener: &OwnedFd, stop: &OwnedFd, places: &[Place]) {
     loop {
-        let mut ready =
-            [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        let mut ready = [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         match poll(&mut ready, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => {
