@@ -39,7 +39,7 @@ pub struct NotUtf8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     /// Longer than the field.
-    #[error("the {field} is {len} bytes long, the protocol takes at most {max}", max = .field.len_max())]
+    #[error("the {field} is {len} bytes long, the protocol takes {max}", max = .field.len_max())]
     TooLong {
         /// Which field.
         field: Field,

@@ -6,9 +6,8 @@
 //! what [`ServerSession::reply`] has made of the packet.
 //!
 //! ```text
-//! Greeting -CONNECT-> Connecting -ok-> Ready -OPEN-> Opening -ok-> Writing -CLOSE-> Closing -> Ready
-//!                                                                  Writing -DATA-> Payload
-//!                                           Payload -last byte-> Acknowledging -> Writing
+//! Greeting -CONNECT-> Connecting -> Ready -OPEN-> Opening -> Writing -CLOSE-> Closing -> Ready
+//! Writing -DATA-> Payload -last byte-> Acknowledging -> Writing
 //! ```
 
 use std::fmt;
@@ -103,9 +102,7 @@ pub enum Violation {
     #[error("the first packet of a connection must be a CONNECT, this is none")]
     NotConnect,
     /// The state field names no request, or several.
-    #[error(
-        "a request must have one of the states CONNECT, OPEN, DATA, CLOSE or DISCONNECT, this packet has {state}"
-    )]
+    #[error("a request is CONNECT, OPEN, DATA, CLOSE or DISCONNECT, this packet is {state}")]
     NotARequest {
         /// What it reads.
         state: State,
@@ -315,6 +312,16 @@ impl ServerSession {
         write_header(&mut reply, State::REFUSED, -violation.errno(), violation);
         self.phase = Phase::Ended;
         Next::Close
+    }
+
+    /// Ends the session with a reason that answers no request: the server stops, or the peer does
+    /// not go on. The packet is written afresh. `errno` is positive.
+    pub fn dismiss(&mut self, packet: &mut [u8; PACKET_BYTES], errno: i32, sentence: &str) {
+        assert!(errno > 0, "a refusal needs a positive errno, not {errno}");
+        let mut reply = PacketMut::new(packet, self.reply_layout());
+        reply.clear();
+        write_header(&mut reply, State::REFUSED, -errno, sentence);
+        self.phase = Phase::Ended;
     }
 
     fn reply_layout(&self) -> Layout {

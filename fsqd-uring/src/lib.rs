@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod limits;
 pub mod log;
 pub mod path;
+pub mod prng;
 pub mod queue;
 pub mod refusal;
 pub mod ring;

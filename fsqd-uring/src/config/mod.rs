@@ -368,9 +368,9 @@ fn ring_count(typed: Option<usize>, cores: usize, bytes: u64) -> Result<usize, C
 fn auth(typed: Option<AuthOption>, ip: IpAddr, insecure: bool) -> Result<Auth, ConfigError> {
     const NO_TSM: &str = "this version cannot check passwords with a TSM server (--auth tsm)";
     match typed {
-        None => Ok(Auth::Unavailable {
-            reason: format!("{NO_TSM}; start fsqd with --auth file:PATH"),
-        }),
+        None => {
+            Ok(Auth::Unavailable { reason: format!("{NO_TSM}; start fsqd with --auth file:PATH") })
+        }
         Some(AuthOption::Tsm) => {
             Err(ConfigError::Unusable(format!("{NO_TSM}; use --auth file:PATH")))
         }

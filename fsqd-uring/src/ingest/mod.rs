@@ -15,3 +15,6 @@ mod receive;
 mod request;
 mod session;
 mod upload;
+
+#[cfg(test)]
+mod tests;

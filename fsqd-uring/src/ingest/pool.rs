@@ -22,8 +22,10 @@ impl WindowPool {
     /// Everything it will ever need is allocated here: `slots` bounds the queue.
     #[must_use]
     pub fn new(start: u64, count: u32, slots: u32) -> Self {
-        let window =
-            |i: u32| Span { start: start + u64::from(i) * u64::from(WINDOW_BYTES), len: WINDOW_BYTES };
+        let window = |i: u32| Span {
+            start: start + u64::from(i) * u64::from(WINDOW_BYTES),
+            len: WINDOW_BYTES,
+        };
         Self {
             // Popped from the end, so the lowest addresses are used first and stay warm.
             free: (0..count).rev().map(window).collect(),

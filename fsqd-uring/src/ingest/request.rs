@@ -36,15 +36,19 @@ impl Shard {
             Ok(Request::Connect(login)) => sign_on(login),
             Ok(Request::Open(info)) => {
                 let identity = session.identity.as_ref().expect("OPEN comes after CONNECT");
-                Asked::Open(admit(&self.admission.current(), identity, info))
+                Asked::Open(admit(&self.admission, identity, info))
             }
             Ok(Request::Data { size }) => Asked::Data(size),
             Ok(Request::Close) => Asked::Close,
             Ok(Request::Disconnect) => Asked::Disconnect,
             Err(violation) => {
-                warn!("closing the session of node '{}' from {}: {violation}", session.node(), session.peer);
+                warn!(
+                    "closing the session of node '{}' from {}: {violation}",
+                    session.node(),
+                    session.peer
+                );
                 let packet = packet_mut(io.ring.bytes_mut(session.memory.packet()));
-                session.wire.reject(packet, &violation);
+                let _ = session.wire.reject(packet, &violation);
                 self.send(io, slot);
                 self.leave(io, slot);
                 return;
@@ -97,12 +101,7 @@ impl Shard {
         }
     }
 
-    fn open<R: Ring, S: Services>(
-        &mut self,
-        io: &mut Io<'_, R, S>,
-        slot: u32,
-        admitted: Admitted,
-    ) {
+    fn open<R: Ring, S: Services>(&mut self, io: &mut Io<'_, R, S>, slot: u32, admitted: Admitted) {
         let session = &mut self.sessions[slot as usize];
         session.failure = None;
         session.fpath = admitted.fpath.to_string_lossy().into_owned();
@@ -217,7 +216,8 @@ impl Shard {
         let stopping = self.stopping;
         let session = &mut self.sessions[slot as usize];
         let packet = packet_mut(io.ring.bytes_mut(session.memory.packet()));
-        let outcome = outcome.map_err(|refusal| (refusal.errno.raw_os_error(), refusal.text.as_str()));
+        let outcome =
+            outcome.map_err(|refusal| (refusal.errno.raw_os_error(), refusal.text.as_str()));
         let next = session.wire.reply(packet, outcome);
         self.send(io, slot);
         if next == Next::Close || stopping {
@@ -247,8 +247,6 @@ impl Shard {
         // The packet that is being received into may still be the kernel's: answer from the other.
         session.memory.swap();
         let packet = packet_mut(io.ring.bytes_mut(session.memory.packet()));
-        // Slots are used again: nothing of an earlier session may go out.
-        packet.fill(0);
         session.wire.dismiss(packet, refusal.errno.raw_os_error(), &refusal.text);
         self.send(io, slot);
         self.leave(io, slot);
@@ -315,11 +313,7 @@ fn sign_on(login: Login<'_>) -> Asked {
     Asked::SignOn { node, password: Secret::new(login.password) }
 }
 
-fn admit(
-    admission: &Admission,
-    identity: &Identity,
-    info: Info<'_>,
-) -> Result<Admitted, Refusal> {
+fn admit(admission: &Admission, identity: &Identity, info: Info<'_>) -> Result<Admitted, Refusal> {
     admission.admit(identity, info.fs, info.fpath, info.desc, info.storage_dest)
 }
 

@@ -8,6 +8,7 @@
 //! Invariant: a session's slot, socket and windows are let go exactly once, when nothing it started
 //! is in flight any more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fsq_wire::Phase;
@@ -20,7 +21,7 @@ use super::session::{Life, NEVER, Receive, Session, Slot, Stage};
 use crate::limits::{
     LINGER_MS, REFUSED_SESSIONS_PER_RING, SLOT_BYTES, TICK_MS, WINDOW_BYTES, WINDOW_HOLD_MS,
 };
-use crate::path::SharedAdmission;
+use crate::path::Admission;
 use crate::refusal::Refusal;
 use crate::ring::token::SLOTS_MAX;
 use crate::ring::{Completion, Op, Ring, SocketId, Span, Token};
@@ -104,7 +105,7 @@ pub struct Shard {
     pub(super) sessions: Slab<Session>,
     pub(super) pool: WindowPool,
     pub(super) scratch: Span,
-    pub(super) admission: SharedAdmission,
+    pub(super) admission: Arc<Admission>,
     pub(super) stopping: bool,
     pub(super) counters: ShardCounters,
     slots_start: u64,
@@ -117,7 +118,7 @@ pub struct Shard {
 impl Shard {
     /// An empty shard over an arena of [`ShardConfig::arena_bytes`].
     #[must_use]
-    pub fn new(config: ShardConfig, admission: SharedAdmission) -> Self {
+    pub fn new(config: ShardConfig, admission: Arc<Admission>) -> Self {
         let slots = config.slots();
         Self {
             sessions: Slab::with_capacity(slots as usize),
@@ -254,7 +255,8 @@ impl Shard {
                 Phase::Connecting | Phase::Opening | Phase::Closing => {}
                 Phase::Greeting | Phase::Ready if session.filled == 0 => self.close(io, slot),
                 _ => {
-                    let text = "the server is shutting down; the file was not stored, send it again";
+                    let text =
+                        "the server is shutting down; the file was not stored, send it again";
                     self.dismiss(io, slot, &Refusal::new(Errno::SHUTDOWN, text));
                 }
             }

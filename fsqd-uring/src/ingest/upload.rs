@@ -93,12 +93,7 @@ impl Shard {
     }
 
     /// Hands a job over on behalf of a session.
-    pub(super) fn job<R: Ring, S: Services>(
-        &mut self,
-        io: &mut Io<'_, R, S>,
-        slot: u32,
-        job: Job,
-    ) {
+    pub(super) fn job<R: Ring, S: Services>(&mut self, io: &mut Io<'_, R, S>, slot: u32, job: Job) {
         let session = &mut self.sessions[slot as usize];
         session.pending += 1;
         io.services.submit(Token::new(kind::JOB, slot, session.serial), job);

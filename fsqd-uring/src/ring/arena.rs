@@ -73,9 +73,8 @@ impl Arena {
         // SAFETY: `offset` is below HUGE_PAGE_BYTES, which the mapping has in excess.
         arena.base = unsafe { arena.base.add(offset) };
         // SAFETY: the range is within the mapping; the advice changes no content.
-        let advised = unsafe {
-            madvise(arena.base.as_ptr().cast(), rounded as usize, Advice::LinuxHugepage)
-        };
+        let advised =
+            unsafe { madvise(arena.base.as_ptr().cast(), rounded as usize, Advice::LinuxHugepage) };
         if advised.is_ok() {
             arena.pages = Pages::Transparent;
         }

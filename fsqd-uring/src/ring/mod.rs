@@ -16,6 +16,7 @@ pub use self::token::Token;
 pub mod arena;
 pub mod selftest;
 pub mod setup;
+pub mod sim;
 pub mod token;
 pub mod uring;
 

@@ -153,8 +153,11 @@ fn check_operations(ring: &IoUring) -> Result<(), SetupError> {
         ("TIMEOUT", opcode::Timeout::CODE),
         ("CLOSE", opcode::Close::CODE),
     ];
-    let missing: Vec<_> =
-        wanted.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name).collect();
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|(_, code)| !probe.is_supported(*code))
+        .map(|(name, _)| *name)
+        .collect();
     if missing.is_empty() {
         Ok(())
     } else {

@@ -194,22 +194,20 @@ impl Uring {
                 .flags(libc::MSG_NOSIGNAL)
                 .build(),
             Op::Write { file, from, offset } => match self.buffer_index(from) {
-                Some(index) => {
-                    opcode::WriteFixed::new(Fd(file.0), address(from), from.len, index)
-                        .offset(offset)
-                        .build()
-                }
-                None => opcode::Write::new(Fd(file.0), address(from), from.len)
+                Some(index) => opcode::WriteFixed::new(Fd(file.0), address(from), from.len, index)
                     .offset(offset)
                     .build(),
+                None => {
+                    opcode::Write::new(Fd(file.0), address(from), from.len).offset(offset).build()
+                }
             },
             Op::Read { file, into, offset } => match self.buffer_index(into) {
                 Some(index) => opcode::ReadFixed::new(Fd(file.0), address(into), into.len, index)
                     .offset(offset)
                     .build(),
-                None => opcode::Read::new(Fd(file.0), address(into), into.len)
-                    .offset(offset)
-                    .build(),
+                None => {
+                    opcode::Read::new(Fd(file.0), address(into), into.len).offset(offset).build()
+                }
             },
             Op::Close { socket } => opcode::Close::new(Fd(socket.0)).build(),
             Op::Poll { socket } => {
