@@ -240,7 +240,8 @@ impl<F: Fs> StagingService<F> {
     /// are in its memory.
     pub fn connector(
         &self,
-    ) -> impl FnOnce(Arc<dyn Mailbox>, Arc<dyn TailMemory>) -> RingServices<F> + Send + 'static {
+    ) -> impl FnOnce(Arc<dyn Mailbox>, Arc<dyn TailMemory>) -> RingServices<F> + Send + 'static
+    {
         let shared = Arc::clone(&self.shared);
         |mailbox, memory| RingServices { shared, port: Arc::new(Port { mailbox, memory }) }
     }
