@@ -5,7 +5,10 @@
 
 mod support;
 
+mod bad_input;
 mod command_line;
 mod destinations;
 mod refused_start;
 mod replay;
+mod signals;
+mod trouble;

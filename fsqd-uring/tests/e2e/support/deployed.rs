@@ -100,6 +100,10 @@ impl Deployed {
         Self { stream, layout, garbage: Random::new(u64::from(port)) }
     }
 
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// Connected and signed on as [`NODE`].
     pub(crate) fn signed_on(port: u16) -> Self {
         let mut client = Self::connect(port);
