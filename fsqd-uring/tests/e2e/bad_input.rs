@@ -84,7 +84,10 @@ fn signed_on(client: &mut Deployed) {
 /// Signs on and opens a file that must never appear.
 fn opened(client: &mut Deployed) {
     signed_on(client);
-    client.open("/lustre/data/never/opened", StorageDest::Lustre).accepted(Op::Open);
+    // Each its own: the one before is told of its end before its name is free again.
+    let number = client.stream.local_addr().expect("connected").port();
+    let path = format!("/lustre/data/never/opened-{number}");
+    client.open(&path, StorageDest::Lustre).accepted(Op::Open);
 }
 
 fn bare(client: &mut Deployed, state: u32) -> Reply {

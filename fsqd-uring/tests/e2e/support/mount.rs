@@ -83,6 +83,6 @@ pub(crate) fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
 
 /// Whether a directory is on ext4.
 pub(crate) fn is_ext4(path: &Path) -> bool {
-    const EXT4_SUPER_MAGIC: i64 = 0xef53;
-    rustix::fs::statfs(path).is_ok_and(|statfs| statfs.f_type as i64 == EXT4_SUPER_MAGIC)
+    const EXT4_SUPER_MAGIC: rustix::fs::FsWord = 0xef53;
+    rustix::fs::statfs(path).is_ok_and(|statfs| statfs.f_type == EXT4_SUPER_MAGIC)
 }
