@@ -339,6 +339,30 @@ fn a_crash_at_any_call_of_the_directory_loses_nothing_and_leaves_nothing() {
 }
 
 #[test]
+fn files_of_the_old_daemon_go_through_both_lanes() {
+    use FileState::*;
+    for state in FileState::ALL {
+        let world = world();
+        let shelf = Shelf::new();
+        world.stage_old("d/f", &content(70_001, 4), LustreTsm);
+        world.set_state("d/f", state);
+        let mut daemon = world.start().expect("it starts");
+        daemon.recover(Scan::Start);
+        let archive = shelf.archive(&daemon);
+        run(&mut daemon, archive, YEAR);
+        if state == FileKeep {
+            assert_eq!(world.staged_files(), [PathBuf::from("d/f")]);
+            continue;
+        }
+        assert_eq!(world.staged_files(), Vec::<PathBuf>::new(), "{state:?}");
+        assert_eq!(shelf.objects(), [PathBuf::from("3/d/f")], "{state:?}");
+        // Where the archive was asked already, the copy had been made.
+        let copied = !matches!(state, TsmArchiveRun | TsmArchiveError | TsmArchiveDone);
+        assert_eq!(world.on_target("d/f").is_some(), copied, "{state:?}");
+    }
+}
+
+#[test]
 fn a_file_in_the_wrong_lane_finds_its_way() {
     let world = world();
     world.stage("a", b"a", LustreTsm);
