@@ -375,3 +375,53 @@ fn a_file_in_the_wrong_lane_finds_its_way() {
     assert_eq!(world.target_files(), [PathBuf::from("a")]);
     assert_eq!(world.staged_files(), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn whatever_fails_everything_arrives_once_in_the_end() {
+    let errnos =
+        [Errno::IO, Errno::NOTCONN, Errno::NOSPC, Errno::ACCESS, Errno::INTR, Errno::STALE];
+    for seed in 0..40 {
+        let world = world();
+        let shelf = Shelf::new();
+        let files: Vec<_> = (0..6_u8)
+            .map(|index| {
+                (format!("d{}/f{index}", index % 2), content(50_000, index), index % 2 == 0)
+            })
+            .collect();
+        for (name, bytes, archived) in &files {
+            let dest = if *archived { LustreTsm } else { fsq_wire::StorageDest::Lustre };
+            world.stage(name, bytes, dest);
+        }
+        for (offset, fs) in [&world.target, &shelf.0, &world.staging].into_iter().enumerate() {
+            fs.fail_randomly(seed * 3 + offset as u64, 20, &errnos);
+        }
+        // Runs that end in the middle, as by kill -9; each may give up on files.
+        for run_until in 1..6 {
+            let Ok(mut daemon) = world.start() else { continue };
+            daemon.recover(Scan::Start);
+            let archive = shelf.archive(&daemon);
+            run(&mut daemon, archive, Duration::from_secs(run_until * 40));
+            for (name, bytes, archived) in &files {
+                let staged = world.staging.contents(Path::new(name));
+                let target = world.on_target(name);
+                let object = shelf.0.contents(&Path::new("3").join(name));
+                assert!(staged.is_none_or(|staged| staged == *bytes), "seed {seed}: {name}");
+                assert!(target.as_ref().is_none_or(|copy| copy == bytes), "seed {seed}: {name}");
+                assert!(object.as_ref().is_none_or(|copy| copy == bytes), "seed {seed}: {name}");
+                let safe = target.is_some() && (object.is_some() || !archived);
+                let staged = world.staged_files().contains(&name.into());
+                assert!(staged || safe, "seed {seed}: {name} was freed too early");
+            }
+        }
+        for fs in [&world.target, &shelf.0, &world.staging] {
+            fs.clear_faults();
+        }
+        let mut daemon = world.start().expect("it starts");
+        daemon.recover(Scan::Start);
+        let archive = shelf.archive(&daemon);
+        run(&mut daemon, archive, YEAR);
+        assert_eq!(world.staged_files(), Vec::<PathBuf>::new(), "seed {seed}");
+        assert_eq!(world.target_files().len(), 6, "seed {seed}: no temporary");
+        assert_eq!(shelf.objects().len(), 3, "seed {seed}: no temporary");
+    }
+}
