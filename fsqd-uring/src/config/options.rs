@@ -18,6 +18,7 @@ pub(super) const STHREADS_MAX: usize = 1024;
 /// system, and moves them on to Lustre and the archive in the background.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "fsqd", version, args_override_self = true)]
+#[command(override_usage = "fsqd [OPTIONS] -l <DIR> -i <FILE> <lustre_mount_point>")]
 #[command(
     after_help = "Every option but --conf and --check-config is also a key of the conf file."
 )]
@@ -78,7 +79,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "WHEN", value_enum)]
     pub(super) durability: Option<Durability>,
 
-    /// How nodes prove who they are: tsm, file:PATH or none [default: tsm]
+    /// How nodes prove who they are: tsm, file:PATH or none [default: tsm; this version lacks it and
+    /// refuses every sign-on]
     #[arg(long, value_name = "KIND", value_parser = auth)]
     pub(super) auth: Option<AuthOption>,
 

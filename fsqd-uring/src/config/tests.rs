@@ -217,6 +217,7 @@ fn no_authentication_on_loopback_or_when_asked_twice() {
 fn help_and_version_are_for_standard_output() {
     for (flag, part) in [
         ("-h", "--space-wait"),
+        ("-h", "Usage: fsqd [OPTIONS] -l <DIR> -i <FILE> <lustre_mount_point>"),
         ("--help", "--identmap"),
         ("-V", "fsqd "),
         ("--version", env!("CARGO_PKG_VERSION")),

@@ -141,6 +141,11 @@ impl SimFs {
         self.world.state().faults.fail_nth(operation, nth, errno);
     }
 
+    /// Lets the call with this number (counted as [`Self::operations`]) fail with `errno`.
+    pub fn fail_at(&self, index: u64, errno: Errno) {
+        self.world.state().faults.fail_at(index, errno);
+    }
+
     /// Lets every call of `operation` fail with `errno` from now on.
     pub fn fail_always(&self, operation: Operation, errno: Errno) {
         self.world.state().faults.fail_always(operation, errno);

@@ -87,7 +87,8 @@ impl Admission {
     /// Rules for a target root (absolute, normalised) and the identities of `map`, whose reloads
     /// take effect at the next OPEN.
     ///
-    /// `archive` says why archive destinations are refused, if they are. `attribute_bytes_max` is
+    /// `archive` says why archive destinations are refused, if they are
+    /// ([`crate::config::Archive::accepts`]). `attribute_bytes_max` is
     /// what the staging file system holds of one file's attributes, in the measure of
     /// [`attribute_bytes`]; `None` where there is no such limit.
     #[must_use]
@@ -144,16 +145,9 @@ impl Admission {
     }
 
     fn destination(&self, storage_dest: i32) -> Result<StorageDest, Refusal> {
-        let dest = match storage_dest {
-            0 => StorageDest::Null,
-            1 => StorageDest::Local,
-            2 => StorageDest::Lustre,
-            3 => StorageDest::Tsm,
-            4 => StorageDest::LustreTsm,
-            _ => {
-                let text = format!("storage destination {storage_dest} is unknown; 0 to 4 are");
-                return refuse(Errno::INVAL, text);
-            }
+        let Ok(dest) = StorageDest::try_from(storage_dest) else {
+            let text = format!("storage destination {storage_dest} is unknown; 0 to 4 are known");
+            return refuse(Errno::INVAL, text);
         };
         match (dest, &self.archive) {
             (StorageDest::Tsm | StorageDest::LustreTsm, Err(why)) => {
