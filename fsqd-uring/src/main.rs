@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use fsqd_uring::config::{Config, ConfigError, Invocation};
+use fsqd_uring::config::{Config, Invocation};
 use fsqd_uring::{daemon, log};
 
 fn main() -> ExitCode {
@@ -16,15 +16,16 @@ fn main() -> ExitCode {
         }
         Err(error) => return refuse(&error, error.exit_status()),
     };
-    if log::start(config.log_format, config.verbose).is_err() {
-        let error = ConfigError::Unusable("the log is taken".to_owned());
-        return refuse(&error, error.exit_status());
-    }
+    let log = match log::start(config.log_format, config.verbose) {
+        Ok(log) => log,
+        Err(error) => return refuse(&error, 1),
+    };
     let outcome = if config.check_config {
         daemon::check(&config).map(|()| ExitCode::SUCCESS)
     } else {
         daemon::run(&config)
     };
+    log.flush();
     outcome.unwrap_or_else(|error| {
         let status = match &error {
             daemon::StartError::Config(error) => error.exit_status(),

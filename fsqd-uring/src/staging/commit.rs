@@ -18,8 +18,8 @@
 //!    cache before the journal's commit record, so the data itself is there too. Without it,
 //!    because of step 2. The file was not acknowledged, but it is whole; it is drained or, when the
 //!    client sends it again, found to exist.
-//! 4. File and name are synced (see [`super::sync`]); directories made for it are covered by order
-//!    or were synced when they were made. Only now the file goes to the drain and is acknowledged.
+//! 4. File and name are synced (see [`super::sync`]); directories made for it were synced
+//!    when they were made. Only now the file goes to the drain and is acknowledged.
 //!
 //! Recovery does not have to trust this: a file of ours whose record has no seal, or whose length
 //! is not the sealed one, was never acknowledged and can go; the checksum covers the content (ext4
@@ -137,7 +137,7 @@ impl<F: Fs> Shared<F> {
         count(&self.counters.syncs);
         self.counters.synced_files.fetch_add(files, Ordering::Relaxed);
         self.counters.largest_batch.fetch_max(files, Ordering::Relaxed);
-        let results = sync_batch(&*self.root.fs, &self.root.node, &batch);
+        let results = sync_batch(&self.root, &batch);
         let failed = results.iter().filter(|result| result.is_err()).count();
         if let Some(&error) = results.iter().find_map(|result| result.as_ref().err()) {
             self.sync_has_failed(error, failed as u64);

@@ -68,9 +68,9 @@ impl<F: Fs> Shared<F> {
         let dir = match root.fs.directory(&root.node, parent, None, false) {
             Err(FsError { errno: Errno::NOENT, .. }) => {
                 reservation.will_make_directories();
-                // Where names become durable in order, the sync of the file's name covers those of
-                // its directories.
-                let sync = self.config.durability == Durability::Fsync && !root.facts.ordered;
+                // Rare enough (once a run) to be synced at once, and then no file's sync need look
+                // further up than its own directory.
+                let sync = self.config.durability == Durability::Fsync;
                 root.fs.directory(&root.node, parent, Some(DIRECTORY), sync)?
             }
             opened => opened?,

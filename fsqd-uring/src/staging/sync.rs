@@ -32,6 +32,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::root::StagingRoot;
 use crate::fs::{Fs, Result};
 use crate::limits::{SYNC_BATCH_MAX, SYNC_EACH_MAX, SYNC_LINGER_US};
 
@@ -46,13 +47,16 @@ pub(super) trait Named<F: Fs> {
 }
 
 /// Makes the files of a batch durable; one result for each.
+///
+/// Where changes do not become durable in order, always with a syncfs: a directory that another
+/// session has just made may not have been synced yet.
 pub(super) fn sync_batch<F: Fs, T: Named<F>>(
-    fs: &F,
-    root: &F::Node,
+    root: &StagingRoot<F>,
     batch: &[T],
 ) -> Vec<Result<()>> {
-    if batch.len() > SYNC_EACH_MAX {
-        let result = fs.sync_all(root);
+    let fs = &*root.fs;
+    if batch.len() > SYNC_EACH_MAX || !root.facts.ordered {
+        let result = fs.sync_all(&root.node);
         return vec![result; batch.len()];
     }
     let mut results: Vec<Result<()>> = batch.iter().map(|item| fs.sync(item.file())).collect();

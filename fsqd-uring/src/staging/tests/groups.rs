@@ -104,19 +104,20 @@ fn a_batch_costs_as_few_syncs_as_it_can() {
         (&["a/1", "a/2", "b/3"], 0, 1),
     ] {
         let fs = sim();
-        let root = fs.open_root(Path::new("/")).unwrap();
+        let staging = StagingRoot::open(Arc::new(fs.clone()), Path::new("/"), 1).unwrap();
+        let root = &staging.node;
         let batch: Vec<Item> = paths
             .iter()
             .map(|path| {
                 let path = PathBuf::from(path);
                 let parent = path.parent().unwrap();
-                let dir = fs.directory(&root, parent, Some(owner), false).unwrap();
+                let dir = fs.directory(root, parent, Some(owner), false).unwrap();
                 let file = fs.create_unnamed(&dir, owner, true).unwrap();
                 fs.publish_unnamed(&file, &dir, Path::new(path.file_name().unwrap())).unwrap();
                 Item { file, dir, path }
             })
             .collect();
-        let results = sync_batch(&fs, &root, &batch);
+        let results = sync_batch(&staging, &batch);
         assert!(results.len() == paths.len() && results.iter().all(Result::is_ok));
         assert_eq!(fs.operations_of(Operation::Sync), syncs, "{paths:?}");
         assert_eq!(fs.operations_of(Operation::SyncAll), sync_alls, "{paths:?}");
@@ -129,15 +130,16 @@ fn failures_of_small_batches_are_told_apart() {
     let owner = crate::fs::Ownership { uid: None, gid: None, mode: 0o755 };
     for (nth, expected) in [(1, [false, true]), (2, [true, false]), (3, [false, false])] {
         let fs = sim();
-        let root = fs.open_root(Path::new("/")).unwrap();
+        let staging = StagingRoot::open(Arc::new(fs.clone()), Path::new("/"), 1).unwrap();
+        let root = &staging.node;
         let item = |name: &str| Item {
-            file: fs.create_unnamed(&root, owner, true).unwrap(),
-            dir: fs.directory(&root, Path::new(""), None, false).unwrap(),
+            file: fs.create_unnamed(root, owner, true).unwrap(),
+            dir: fs.directory(root, Path::new(""), None, false).unwrap(),
             path: name.into(),
         };
         let batch = [item("one"), item("two")];
         fs.fail_nth(Operation::Sync, nth, Errno::IO);
-        let results = sync_batch(&fs, &root, &batch);
+        let results = sync_batch(&staging, &batch);
         assert_eq!([results[0].is_ok(), results[1].is_ok()], expected);
     }
 }

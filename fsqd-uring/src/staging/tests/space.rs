@@ -6,7 +6,7 @@ fn an_open_waits_below_the_high_mark_without_a_thread() {
     let mut rig = Rig::sim(&fs, StagingConfig { threads: 1, ..config() });
     let staged = rig.open("before").unwrap();
     rig.clock.advance(Duration::from_secs(1));
-    fs.set_capacity(5 * 4096);
+    fs.set_capacity(3 * 4096);
     let first = rig.submit_open("new/first", StorageDest::Lustre);
     let second = rig.submit_open("new/first", StorageDest::Lustre);
     rig.wait_for_waiting(2);
