@@ -135,9 +135,13 @@ impl Shard {
     ) {
         let session = &mut self.sessions[slot as usize];
         let was = std::mem::replace(&mut session.receive, Receive::Idle);
-        if session.life != Life::Open {
+        let given_up = session.life != Life::Open || session.sink == Sink::Nowhere;
+        if given_up && matches!(was, Receive::Payload(_)) {
             // The window that was received into can go now.
             self.pump(io, slot);
+        }
+        let session = &mut self.sessions[slot as usize];
+        if session.life != Life::Open {
             match done.result {
                 Ok(count) if count > 0 => self.receive(io, slot),
                 Err(Errno::AGAIN | Errno::INTR) => self.receive(io, slot),

@@ -94,10 +94,8 @@ impl Shard {
                 session.identity = Some(identity);
                 self.reply(io, slot, Ok(()));
             }
-            Err(refusal) => {
-                warn!("sign-on from {} refused: {refusal}", session.peer);
-                self.reply(io, slot, Err(&refusal));
-            }
+            // The check has logged it, with details that are not for the client.
+            Err(refusal) => self.reply(io, slot, Err(&refusal)),
         }
     }
 

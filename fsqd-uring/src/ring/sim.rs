@@ -22,6 +22,10 @@ pub trait Files {
     fn write(&mut self, file: FileId, bytes: &[u8], offset: u64) -> Result<u32, Errno>;
     /// Reads at an offset; the count (0 at the end), or why not.
     fn read(&mut self, file: FileId, bytes: &mut [u8], offset: u64) -> Result<u32, Errno>;
+    /// What the ring itself demands writes to be aligned to; 1 where `write` knows better.
+    fn alignment(&self) -> u64 {
+        u64::from(BLOCK_BYTES)
+    }
 }
 
 /// No files at all: every access is EBADF.
@@ -314,7 +318,7 @@ impl<F: Files> Sim<F> {
     }
 
     fn write(&mut self, file: FileId, from: Span, offset: u64) -> Result<u32, Errno> {
-        let block = u64::from(BLOCK_BYTES);
+        let block = self.files.alignment();
         let aligned = [from.start, u64::from(from.len), offset].iter().all(|n| n % block == 0);
         if !aligned {
             return Err(Errno::INVAL);

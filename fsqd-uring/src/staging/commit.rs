@@ -169,13 +169,13 @@ impl<F: Fs> Shared<F> {
     pub(super) fn acknowledge(&self, prepared: Prepared<F>) {
         let Prepared { file, port, token } = prepared;
         file.reservation.keep();
-        let queued = file.dest != StorageDest::Local;
+        let dest = file.dest;
         let path = file.path().to_path_buf();
         // Handles closed and name free before anybody hears of the file.
         drop(file);
         count(&self.counters.commits);
-        if queued {
-            (self.outbox)(&path);
+        if dest != StorageDest::Local {
+            (self.outbox)(&path, dest);
         }
         port.answer(token, Answer::Commit(Ok(())));
     }

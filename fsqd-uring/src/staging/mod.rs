@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use fsq_wire::StorageDest;
+
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::fs::Fs;
@@ -71,9 +73,9 @@ impl TailMemory for Arena {
 /// Checks node, password and peer address.
 pub type SignOn = dyn Fn(&str, &Secret, &str) -> Result<Arc<Identity>, Refusal> + Send + Sync;
 
-/// Takes the path, below the staging root, of each file that is to be drained. Called before the
-/// file is acknowledged; must not block.
-pub type Outbox = dyn Fn(&Path) + Send + Sync;
+/// Takes the path, below the staging root, of each file that is to be drained, and its destination.
+/// Called before the file is acknowledged; must not block.
+pub type Outbox = dyn Fn(&Path, StorageDest) + Send + Sync;
 
 /// How the service works.
 #[derive(Clone, Debug)]
@@ -234,15 +236,13 @@ impl<F: Fs> StagingService<F> {
         std::thread::Builder::new().name(name).spawn(move || body(&shared))
     }
 
-    /// The way in for one ring: answers go to its mailbox, tails are in its memory.
-    #[must_use]
-    pub fn connect(
+    /// What makes the way in for one ring, on that ring's thread: answers go to its mailbox, tails
+    /// are in its memory.
+    pub fn connector(
         &self,
-        mailbox: Arc<dyn Mailbox>,
-        memory: Arc<dyn TailMemory>,
-    ) -> RingServices<F> {
-        let port = Arc::new(Port { mailbox, memory });
-        RingServices { shared: Arc::clone(&self.shared), port }
+    ) -> impl FnOnce(Arc<dyn Mailbox>, Arc<dyn TailMemory>) -> RingServices<F> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        |mailbox, memory| RingServices { shared, port: Arc::new(Port { mailbox, memory }) }
     }
 
     /// Space was freed on staging: jobs that wait for it are looked at now.

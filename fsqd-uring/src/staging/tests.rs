@@ -131,14 +131,14 @@ impl Rig<SimFs> {
 
 impl<F: Fs> Rig<F> {
     fn new(fs: F, path: &Path, config: StagingConfig) -> Self {
-        Self::with_outbox(fs, path, config, |_| {})
+        Self::with_outbox(fs, path, config, |_, _| {})
     }
 
     fn with_outbox(
         fs: F,
         path: &Path,
         config: StagingConfig,
-        outbox: impl Fn(&Path) + Send + Sync + 'static,
+        outbox: impl Fn(&Path, StorageDest) + Send + Sync + 'static,
     ) -> Self {
         let root = StagingRoot::open(Arc::new(fs), path, 4711).expect("a staging root");
         let root = Arc::new(root);
@@ -153,15 +153,15 @@ impl<F: Fs> Rig<F> {
                 let text = format!("{node} from {peer}: {}", password.expose().len());
                 Err(Refusal::new(Errno::ACCESS, text))
             }),
-            Box::new(move |path| {
-                outbox(path);
+            Box::new(move |path, dest| {
+                outbox(path, dest);
                 sink.lock().unwrap().push(path.to_path_buf());
             }),
         )
         .expect("threads");
         let answers = Arc::new(Answers::default());
         let memory = Arc::new(Arena::new(u64::from(SLOTS * SLOT_BYTES)).expect("memory"));
-        let ring = service.connect(
+        let ring = service.connector()(
             Arc::clone(&answers) as Arc<dyn Mailbox>,
             Arc::clone(&memory) as Arc<dyn TailMemory>,
         );
@@ -529,7 +529,7 @@ fn sessions_at_once_on_a_real_file_system() {
         config(),
         Arc::new(SystemClock::new()),
         Box::new(|_, _, _| Err(Refusal::new(Errno::ACCESS, ""))),
-        Box::new(move |path| sink.lock().unwrap().push(path.to_path_buf())),
+        Box::new(move |path, _| sink.lock().unwrap().push(path.to_path_buf())),
     )
     .unwrap();
     std::thread::scope(|scope| {
@@ -538,7 +538,7 @@ fn sessions_at_once_on_a_real_file_system() {
             scope.spawn(move || {
                 let answers = Arc::new(Answers::default());
                 let memory = Arc::new(Arena::new(8192).unwrap());
-                let mut ring = service.connect(
+                let mut ring = service.connector()(
                     Arc::clone(&answers) as Arc<dyn Mailbox>,
                     Arc::clone(&memory) as Arc<dyn TailMemory>,
                 );

@@ -27,10 +27,11 @@ fn refused_and_illegal_requests_are_answered() {
     wrong_password.connect(b"guess");
     let ok = (0x21, 0);
     let refused = |errno: Errno| (0x60, -errno.raw_os_error());
-    let cases: Vec<(&str, Vec<u8>, Vec<(u32, i32)>)> = vec![
+    let cases: [(&str, Vec<u8>, Vec<_>); 8] = [
         ("version", wrong_version, vec![refused(Errno::NOPROTOOPT)]),
         ("password", wrong_password.0, vec![refused(Errno::ACCESS)]),
-        ("garbage", vec![0x5a; PACKET_BYTES + 100], vec![refused(Errno::PROTO)]),
+        ("garbage", vec![0x5a; PACKET_BYTES + 100], vec![refused(Errno::NOPROTOOPT)]),
+        ("garbage of our version", vec![1; PACKET_BYTES + 100], vec![refused(Errno::PROTO)]),
         (
             "data before open",
             with(&|s| {
@@ -137,6 +138,8 @@ fn silence_ends_a_session_only_within_a_packet_or_payload() {
     world.pass(Duration::from_secs(59));
     assert_eq!(world.shard.sessions(), 4);
     world.pass(Duration::from_secs(5));
+    assert_eq!(world.shard.sessions(), 2, "five bytes of payload are progress");
+    world.pass(Duration::from_secs(61));
     assert_eq!(world.shard.sessions(), 1);
     let timed_out = (0x60, -Errno::TIMEDOUT.raw_os_error());
     let last = sockets.map(|socket| codes(&world.sim.sent(socket)).pop());
@@ -183,14 +186,12 @@ fn stop_finishes_commits_and_tells_the_others() {
     let mut script = Script::connected();
     script.open("b", StorageDest::Local).data(b"abc").close();
     world.sim.feed(closing, &script.0);
-    while world.sim.sent(closing).len() < PACKET_BYTES || !world.step() {
+    while !world.commit_waits() {
         world.step();
-        if world.store.borrow().stored.len() == 1 {
-            break;
-        }
     }
     world.stop();
     world.settle();
+    assert_eq!(codes(&world.sim.sent(closing)).pop(), Some((0x28, 0)));
     let last = codes(&world.sim.sent(writing)).pop();
     assert_eq!(last, Some((0x60, -Errno::SHUTDOWN.raw_os_error())));
     assert!(world.sim.closed(idle));

@@ -156,15 +156,8 @@ impl World {
     pub(super) fn step(&mut self) -> bool {
         self.now += Duration::from_micros(100);
         let now = self.now;
-        let mut completions = std::mem::take(&mut self.completions);
-        self.sim.reap(Some(Duration::ZERO), &mut completions).expect("the simulated ring holds");
-        let mut busy = !completions.is_empty() || !self.jobs.0.is_empty();
-        for completion in completions.drain(..) {
-            let mut io = Io { ring: &mut self.sim, services: &mut self.jobs, now };
-            self.shard.completed(&mut io, completion);
-        }
-        self.completions = completions;
-        if !self.jobs.0.is_empty() {
+        let mut busy = !self.jobs.0.is_empty();
+        if busy {
             let reorder = self.options.sim.reorder;
             let at = if reorder { self.prng.below(self.jobs.0.len() as u64) as usize } else { 0 };
             let (token, job) = self.jobs.0.remove(at);
@@ -172,6 +165,14 @@ impl World {
             let mut io = Io { ring: &mut self.sim, services: &mut self.jobs, now };
             self.shard.answered(&mut io, token, answer);
         }
+        let mut completions = std::mem::take(&mut self.completions);
+        self.sim.reap(Some(Duration::ZERO), &mut completions).expect("the simulated ring holds");
+        busy |= !completions.is_empty() || !self.jobs.0.is_empty();
+        for completion in completions.drain(..) {
+            let mut io = Io { ring: &mut self.sim, services: &mut self.jobs, now };
+            self.shard.completed(&mut io, completion);
+        }
+        self.completions = completions;
         let mut io = Io { ring: &mut self.sim, services: &mut self.jobs, now };
         let flight = io.ring.in_flight();
         self.shard.tick(&mut io);
@@ -203,6 +204,11 @@ impl World {
         self.settle();
     }
 
+    /// Whether a commit has been asked for and not been answered.
+    pub(super) fn commit_waits(&self) -> bool {
+        self.jobs.0.iter().any(|(_, job)| matches!(job, Job::Commit { .. }))
+    }
+
     pub(super) fn stop(&mut self) {
         let now = self.now;
         let mut io = Io { ring: &mut self.sim, services: &mut self.jobs, now };
@@ -212,7 +218,7 @@ impl World {
     /// Everything that was taken has been given back.
     pub(super) fn check_empty(&self) {
         let seed = self.options.sim.seed;
-        assert_eq!(self.shard.sessions(), 0, "no session is left (seed {seed})");
+        assert_eq!(self.shard.sessions(), 0, "none is left (seed {seed}): {:#?}", self.shard);
         assert_eq!(self.shard.windows_free(), self.options.windows, "windows (seed {seed})");
         assert_eq!(self.sim.in_flight(), 0, "nothing is in flight (seed {seed})");
         assert!(self.store.borrow().receiving.is_empty(), "no file is open (seed {seed})");

@@ -11,7 +11,7 @@ fn commits_that_wait_together_are_synced_together() {
     let (arrived, busy) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     // The first file holds the thread that syncs, until the others are all prepared.
-    let mut rig = Rig::with_outbox(fs.clone(), Path::new("/"), config(), move |path| {
+    let mut rig = Rig::with_outbox(fs.clone(), Path::new("/"), config(), move |path, _| {
         if path == Path::new("first") {
             arrived.send(()).unwrap();
             gate.lock().unwrap().recv().unwrap();
