@@ -1,8 +1,9 @@
 //! What is said when a library is not there or is another one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tsm_bindings::LoadError;
+use tsm_bindings::lustre::Lustre;
 use tsm_bindings::tsm::{Start, StartError, Tsm};
 
 fn start(library: &str) -> LoadError {
@@ -32,4 +33,15 @@ fn another_library_is_told_by_what_it_lacks() {
     let LoadError::Symbols { missing, .. } = &error else { panic!("{error}") };
     assert_eq!(missing.len(), 24, "all of them are listed");
     assert!(error.to_string().contains("dsmInitEx"), "{error}");
+}
+
+#[test]
+fn a_missing_lustre_library_is_named_too() {
+    let error = Lustre::load(Some(Path::new("/nonexistent/lustre.so"))).expect_err("missing");
+    let text = error.to_string();
+    for part in ["/nonexistent/lustre.so", "lustre-client", "FSQD_LUSTRE_LIBRARY"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let error = Lustre::load(Some(Path::new("libc.so.6"))).expect_err("another library");
+    assert!(matches!(error, LoadError::Symbols { .. }), "{error}");
 }

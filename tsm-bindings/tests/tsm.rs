@@ -152,6 +152,8 @@ fn a_sign_on_is_refused_with_the_reason_and_without_the_password() {
     set("refused", "max-sessions 0");
     let full = refused(&login("refused"));
     assert_eq!((full.code(), full.class()), (Some(ReturnCode(51)), Class::Session));
+    set("refused", "no-such-setting 1");
+    assert_eq!(refused(&login("refused")).code(), Some(ReturnCode(410)));
     set("refused", "fail dsmInitEx 1 -52");
     assert_eq!(refused(&login("refused")).class(), Class::Session);
     tsm.sign_on(&login("refused")).expect("the fault was for once");

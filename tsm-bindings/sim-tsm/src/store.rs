@@ -140,9 +140,17 @@ impl Store {
 
     pub(crate) fn spool(&self) -> io::Result<Spool> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = self.root.join("spool").join(format!("{}-{count}", std::process::id()));
-        fs::create_dir(&directory)?;
+        let directory = loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}-{count}", std::process::id());
+            let directory = self.root.join("spool").join(name);
+            match fs::create_dir(&directory) {
+                Ok(()) => break directory,
+                // Left by a process that is gone and had the same number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        };
         let data = File::create(directory.join("data"))?;
         Ok(Spool { directory, data, bytes: 0 })
     }
@@ -420,5 +428,37 @@ mod tests {
             let left = fs::read_dir(root.path().join(directory)).expect("listed").count();
             assert_eq!(left, 0, "{directory}");
         }
+    }
+
+    #[test]
+    fn two_processes_at_once_lose_nothing() {
+        const EACH: usize = 30;
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let stores = [(); 2].map(|()| Store::open(root.path()).expect("opened"));
+        std::thread::scope(|scope| {
+            for store in &stores {
+                scope.spawn(move || {
+                    for _ in 0..EACH {
+                        let done = store.commit("N", &[add(b"/x", 0, 0)], None, |_| Ok(()));
+                        assert_eq!(done.expect("io"), Ok(()));
+                    }
+                });
+            }
+        });
+        for store in &stores {
+            assert_eq!(store.catalog().expect("read").objects.len(), 2 * EACH);
+        }
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_removed_and_a_living_one_s_is_not() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(root.path()).expect("opened");
+        let spool = store.spool().expect("spool");
+        // Beyond the largest process id there can be.
+        let dead = root.path().join("spool/4194305-0");
+        fs::create_dir(&dead).expect("created");
+        Store::open(root.path()).expect("opened again");
+        assert!(!dead.exists() && spool.directory.exists());
     }
 }

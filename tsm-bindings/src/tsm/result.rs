@@ -104,9 +104,9 @@ impl CallError {
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.call, self.code)?;
-        if let Some(reason) = self.reason {
-            write!(f, ", because of {reason}")?;
+        match self.reason {
+            Some(reason) => write!(f, "{}: {reason}, returned with {}", self.call, self.code.0)?,
+            None => write!(f, "{}: {}", self.call, self.code)?,
         }
         if self.message.is_empty() { Ok(()) } else { write!(f, " ({})", self.message) }
     }
