@@ -270,3 +270,43 @@ pub(crate) fn c_string(array: &[u8]) -> &[u8] {
     let end = array.iter().position(|&byte| byte == 0).unwrap_or(array.len());
     &array[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tried(wanted: &Wanted, explicit: Option<&Path>) -> Vec<String> {
+        // SAFETY: none of these files is a library.
+        match unsafe { Loaded::open(wanted, explicit) }.err().expect("there is none") {
+            LoadError::NotFound { tried, .. } => {
+                tried.into_iter().map(|(path, _)| path.display().to_string()).collect()
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_named_file_goes_before_the_environment_and_that_before_the_candidates() {
+        // Set by Cargo for its tests, and surely no library.
+        let env = "CARGO_MANIFEST_DIR";
+        let directory = std::env::var(env).expect("run by Cargo");
+        let candidates = &["libnone-a.so.1", "/nonexistent/libnone-b.so"];
+        let unset = Wanted { what: "nothing", env: "NO_SUCH_VARIABLE", candidates, advice: "-" };
+        assert_eq!(tried(&unset, None), candidates);
+        let set = Wanted { env, ..unset };
+        assert_eq!(tried(&set, None), [directory]);
+        assert_eq!(tried(&set, Some(Path::new("/nonexistent/x.so"))), ["/nonexistent/x.so"]);
+    }
+
+    #[test]
+    fn fixed_arrays_keep_their_final_nul() {
+        let mut array = [0xff; 4];
+        assert!(put_c_string(&mut array, b"abc"));
+        assert_eq!(c_string(&array), b"abc");
+        assert!(put_c_string(&mut array, b""));
+        assert_eq!(array, [0; 4]);
+        assert!(!put_c_string(&mut array, b"abcd"));
+        assert!(!put_c_string(&mut array, b"a\0"));
+        assert_eq!(c_string(b"full"), b"full");
+    }
+}

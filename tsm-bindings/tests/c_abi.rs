@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tsm_bindings::tsm::{Login, NamePattern, QueryFilter, Start, Tsm};
+use tsm_bindings::tsm::{Credentials, Login, NamePattern, QueryFilter, Start, Tsm};
 
 /// Compiles a program of `tests/c` against a library.
 fn compile(directory: &Path, source: &str, library: &Path) -> PathBuf {
@@ -43,7 +43,8 @@ fn a_c_program_archives_lists_retrieves_and_deletes() {
     let start =
         Start { library: Some(library), directory: Some(server.clone()), ..Start::default() };
     let tsm = Tsm::start(&start).expect("started");
-    let login = Login { node: "cnode", password: b"cpass", server: None };
+    let credentials = Credentials::Password { node: "cnode", password: b"cpass" };
+    let login = Login { credentials, server: None };
     let mut session = tsm.sign_on(&login).expect("signed on");
     let all = NamePattern::new(b"/c", b"/*", b"/*", None).expect("a pattern");
     let query = session.query(&all, &QueryFilter::default()).expect("begun");

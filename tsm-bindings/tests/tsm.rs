@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use tsm_bindings::LoadError;
 use tsm_bindings::tsm::{
-    ArchivedObject, Class, CommitError, Error, Kind, Login, NamePattern, NewObject, ObjectInfo,
-    ObjectName, QueryFilter, ReturnCode, Session, Start, StartError, Tsm,
+    ArchivedObject, Class, CommitError, Credentials, Error, Kind, Login, NamePattern, NewObject,
+    ObjectInfo, ObjectName, QueryFilter, ReturnCode, Session, Start, StartError, Tsm,
 };
 
 const FS: &[u8] = b"/lustre";
@@ -41,7 +41,12 @@ fn sign_on(node: &str, settings: &str) -> Result<Session, Error> {
 }
 
 fn login(node: &str) -> Login<'_> {
-    Login { node, password: b"geheim", server: Some("tsmserver-8") }
+    with_password(node, b"geheim")
+}
+
+fn with_password<'a>(node: &'a str, password: &'a [u8]) -> Login<'a> {
+    let credentials = Credentials::Password { node, password };
+    Login { credentials, server: Some("tsmserver-8") }
 }
 
 fn set(node: &str, settings: &str) {
@@ -136,7 +141,7 @@ fn files_come_back_as_they_were_and_go_when_deleted() {
 fn a_sign_on_is_refused_with_the_reason_and_without_the_password() {
     let (tsm, directory) = server();
     set("refused", "");
-    let wrong = Login { password: b"hunter2", ..login("refused") };
+    let wrong = with_password("refused", b"hunter2");
     let refused = |login: &Login<'_>| tsm.sign_on(login).expect_err("refused");
     let error = refused(&wrong);
     assert_eq!(error.code(), Some(ReturnCode::AUTH_FAILURE));
@@ -170,8 +175,7 @@ fn nothing_that_the_library_would_misread_reaches_it() {
     let long = "n".repeat(65);
     assert!(matches!(bad(login(&long)), Error::TooLong { what: "node name", .. }));
     for password in [&b""[..], b"a\0b"] {
-        let login = Login { password, ..login("x") };
-        assert_eq!(bad(login), Error::Invalid { what: "password" });
+        assert_eq!(bad(with_password("x", password)), Error::Invalid { what: "password" });
     }
     for server in ["a -optfile=/etc/passwd", "a\"b", ""] {
         let login = Login { server: Some(server), ..login("x") };
@@ -271,6 +275,18 @@ fn an_announced_abort_is_told_with_the_server_s_reason() {
     let error = transaction.commit().expect_err("over");
     assert_eq!(error, CommitError::Aborted(Error::TransactionOver));
     archive(&mut session, &[("/lustre/small", b"x")]).expect("the session goes on");
+
+    // An announcement without the abort: the vote that was to bring out the reason has committed.
+    set("doomed", "fail-after dsmEndSendObj 1 157");
+    let mut transaction = session.begin().expect("begun");
+    let object = NewObject { size: 0, ..object };
+    let error = transaction.send(&object).expect("taken").finish().expect_err("announced");
+    assert!(matches!(error, Error::OutcomeUnknown(_)), "{error}");
+    assert!(matches!(transaction.commit(), Err(CommitError::Unknown(_))));
+    assert!(!session.is_usable());
+    drop(session);
+    let mut session = sign_on("doomed", "").expect("signed on again");
+    assert_eq!(list(&mut session, "/", "/big").len(), 1, "it is stored after all");
 }
 
 #[test]
@@ -468,4 +484,24 @@ fn the_library_is_started_once() {
     let session = session("open", "");
     assert!(matches!(tsm.clean_up(), Err(Error::SessionsOpen { .. })));
     drop(session);
+}
+
+#[test]
+fn a_password_is_checked_only_where_the_library_looks_at_it() {
+    let (tsm, directory) = server();
+    set("check", "");
+    let check = |password: &[u8]| tsm.check_password("check", password, None);
+    check(b"geheim").expect("the right one");
+    let error = check(b"wrong").expect_err("a wrong one");
+    assert_eq!(error.code(), Some(ReturnCode::AUTH_FAILURE));
+    set("check", "password-access generate");
+    for password in [&b"wrong"[..], b"geheim"] {
+        assert_eq!(check(password), Err(Error::PasswordNotChecked));
+    }
+    sim_tsm::configure(directory, "node-name check").expect("configured");
+    for node in [None, Some("check")] {
+        let login = Login { credentials: Credentials::Stored { node }, server: None };
+        let mut session = tsm.sign_on(&login).expect("the stored one");
+        assert_eq!(session.has_stored_password(), Ok(true));
+    }
 }

@@ -3,7 +3,8 @@
 //! environment, and it ends with the end of the library.
 
 use tsm_bindings::tsm::{
-    Error, Kind, Login, NamePattern, NewObject, ObjectInfo, ObjectName, QueryFilter, Start, Tsm,
+    Credentials, Error, Kind, Login, NamePattern, NewObject, ObjectInfo, ObjectName, QueryFilter,
+    Start, Tsm,
 };
 
 fn main() {
@@ -16,7 +17,8 @@ fn main() {
     let start = Start { library: Some(library), ..Start::default() };
     let tsm = Tsm::start(&start).expect("started");
     assert_eq!(tsm.version().to_string(), "6.3.1.0");
-    let login = Login { node: "old", password: b"pw", server: None };
+    let credentials = Credentials::Password { node: "old", password: b"pw" };
+    let login = Login { credentials, server: None };
     let mut session = tsm.sign_on(&login).expect("signed on");
     session.register_filespace(b"/fs", "fsqd").expect("registered");
     session.register_filespace(b"/fs", "fsqd").expect("is there");

@@ -13,11 +13,12 @@
 //! Any number of processes and threads may use it at once; in one of the processes a thread plays
 //! coordinator and copytool. The archive's state survives them.
 //!
-//! Settings: `fsname NAME` [simfs], `tick-ms N` between looks of the coordinator at its queue
-//! [10; Lustre: 1000], `max-requests N` with the copytool at once [3], `agents ID ...` that have a
-//! copytool [all], `coordinator enabled|disabled|stopped`, `dedupe yes` for Lustre before 2.14,
-//! `extra-states BITS`, `copytool hold` to let no copy end. Faults give errnos as positive numbers. `delay copytool MS` is how long a
-//! copy takes, `fail copytool 1 5` fails the first one.
+//! Settings and what they are unless set: `fsname simfs`, `tick-ms 10` between looks of the
+//! coordinator at its queue (Lustre: 1000), `max-requests 3` with the copytool at once, `agents
+//! ID ...` that have a copytool (all), `coordinator enabled` (or `disabled`, `stopped`), `dedupe
+//! no` (`yes` before Lustre 2.14), `extra-states 0`, `copytool work` (or `hold`: no copy ends).
+//! Faults give errnos as positive numbers. `delay copytool MS` is how long a copy takes, `fail
+//! copytool 1 5` fails the first one.
 //!
 //! Invariant: a file is ARCHIVED only after its copy is complete and if it did not change
 //! meanwhile.

@@ -14,12 +14,14 @@ use crate::rc;
 use crate::session::Session;
 use crate::store::Store;
 
-/// Keys of the control files; node files may override all of them but the first two.
+/// Keys of the control files; node files may override all of them but the first three.
 const KEYS: &[&str] = &[
     "api-level",
     "server",
+    "node-name",
     "password",
     "password-expired",
+    "password-access",
     "locked",
     "notice",
     "archive-delete",

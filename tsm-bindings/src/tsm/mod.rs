@@ -15,7 +15,7 @@ pub use name::{Kind, NameError, NamePattern, ObjectName};
 pub use rc::{Class, ReturnCode};
 pub use result::{CallError, Version};
 pub use safe::{
-    ArchivedObject, CommitError, Error, Limits, Login, NewObject, ObjectId, Query, QueryFilter,
-    RestoreOrder, Retrieval, RetrievedObject, SendObject, Session, Start, StartError, Transaction,
-    Tsm,
+    ArchivedObject, CommitError, Credentials, Error, Limits, Login, NewObject, ObjectId, Query,
+    QueryFilter, RestoreOrder, Retrieval, RetrievedObject, SendObject, Session, Start, StartError,
+    Transaction, Tsm,
 };

@@ -257,6 +257,20 @@ impl Calls {
         self.check(handle, "dsmQuerySessInfo", rc).map(|()| info)
     }
 
+    /// The options in effect for the session.
+    ///
+    /// # Safety
+    /// See [`Calls`].
+    ///
+    /// # Errors
+    /// The library's.
+    pub unsafe fn session_options(&self, handle: Handle) -> Result<Box<sys::optStruct>> {
+        let mut options = Box::new(sys::optStruct::zeroed());
+        // SAFETY: the caller's promise; the structure is the call's output.
+        let rc = unsafe { (self.symbols.dsmQuerySessOptions)(handle, &mut *options) };
+        self.check(handle, "dsmQuerySessOptions", rc).map(|()| options)
+    }
+
     /// Makes a filespace known to the server. That there is one is
     /// [`ReturnCode::FILESPACE_EXISTS`].
     ///

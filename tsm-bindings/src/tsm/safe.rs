@@ -5,11 +5,14 @@
 //! that the library refuses, and one session is never used by two threads.
 //!
 //! ```no_run
-//! use tsm_bindings::tsm::{Kind, Login, NewObject, ObjectInfo, ObjectName, Start, Tsm};
+//! use tsm_bindings::tsm::{
+//!     Credentials, Kind, Login, NewObject, ObjectInfo, ObjectName, Start, Tsm,
+//! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let tsm = Tsm::start(&Start::default())?;
-//! let login = Login { node: "polaris", password: b"secret", server: Some("tsmserver-8") };
+//! let credentials = Credentials::Stored { node: None };
+//! let login = Login { credentials, server: Some("tsmserver-8") };
 //! let mut session = tsm.sign_on(&login)?;
 //! session.register_filespace(b"/lustre", "fsqd")?;
 //!
@@ -31,7 +34,7 @@ mod retrieval;
 mod session;
 mod transaction;
 
-pub use library::{Login, Start, StartError, Tsm};
+pub use library::{Credentials, Login, Start, StartError, Tsm};
 pub use query::{ArchivedObject, ObjectId, Query, QueryFilter, RestoreOrder};
 pub use retrieval::{Retrieval, RetrievedObject};
 pub use session::{Limits, Session};
@@ -91,12 +94,23 @@ pub enum Error {
         /// Bytes taken.
         taken: usize,
     },
+    /// The server announced that it would abort the transaction, and did not confirm that it has.
+    #[error(
+        "the outcome of the transaction is unknown, query its objects before sending again: {0}"
+    )]
+    OutcomeUnknown(CallError),
     /// The session was lost in an earlier failure.
     #[error("the session was lost in an earlier failure; sign on again")]
     SessionLost,
     /// The transaction ended in an earlier failure; nothing of it is stored.
     #[error("the transaction was aborted in an earlier failure; send its objects again")]
     TransactionOver,
+    /// A sign-on succeeded, but not because of the password.
+    #[error(
+        "the TSM client uses a stored password for this server and ignores the one given; \
+         set PASSWORDACCESS PROMPT in its stanza of dsm.sys"
+    )]
+    PasswordNotChecked,
     /// The library is closed down.
     #[error("the TSM library has been closed down in this process")]
     CleanedUp,
@@ -114,13 +128,14 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Call(error) => error.cause().class(),
-            Self::ShortSend { .. } | Self::SessionLost => Class::Session,
+            Self::ShortSend { .. } | Self::SessionLost | Self::OutcomeUnknown(_) => Class::Session,
             Self::TransactionOver => Class::Transaction,
             Self::Name(_)
             | Self::TooLong { .. }
             | Self::TooMany { .. }
             | Self::Invalid { .. }
             | Self::Size { .. }
+            | Self::PasswordNotChecked
             | Self::CleanedUp
             | Self::SessionsOpen { .. } => Class::Permanent,
         }
@@ -130,7 +145,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<ReturnCode> {
         match self {
-            Self::Call(error) => Some(error.cause()),
+            Self::Call(error) | Self::OutcomeUnknown(error) => Some(error.cause()),
             _ => None,
         }
     }

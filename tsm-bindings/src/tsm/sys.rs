@@ -637,6 +637,7 @@ symbols! {
             unsafe extern "C" fn(*mut Handle, *mut dsmInitExIn_t, *mut dsmInitExOut_t) -> i16,
         dsmTerminate: unsafe extern "C" fn(Handle) -> i16,
         dsmQuerySessInfo: unsafe extern "C" fn(Handle, *mut ApiSessInfo) -> i16,
+        dsmQuerySessOptions: unsafe extern "C" fn(Handle, *mut optStruct) -> i16,
         dsmRegisterFS: unsafe extern "C" fn(Handle, *mut regFSData) -> i16,
         dsmBeginTxn: unsafe extern "C" fn(Handle) -> i16,
         dsmBindMC: unsafe extern "C" fn(Handle, *mut dsmObjName, c_int, *mut mcBindKey) -> i16,

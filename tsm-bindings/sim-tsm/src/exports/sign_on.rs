@@ -10,7 +10,7 @@ use tsm_bindings::tsm::{ReturnCode, sys};
 
 use super::{code, fixed, put, read, text};
 use crate::rc;
-use crate::server::{Level, process, with_session};
+use crate::server::{Level, Process, process, with_session};
 use crate::session::{Session, current_password, management_class};
 use crate::store::Filespace;
 
@@ -114,7 +114,9 @@ impl Request {
             if [api.version, api.release, api.level, api.subLevel] > level {
                 return Err(rc::WRONG_VERSION);
             }
-            let node = text((*raw).clientNodeNameP).unwrap_or_default();
+            let node = text((*raw).clientNodeNameP).unwrap_or_else(|| {
+                process().text("", "node-name").unwrap_or_default().into_bytes()
+            });
             let owner = text((*raw).clientOwnerNameP).unwrap_or_default();
             let password = text((*raw).clientPasswordP).unwrap_or_default();
             let options = text((*raw).options).unwrap_or_default();
@@ -165,7 +167,7 @@ impl Request {
         if process_now.switch(&self.node, "locked", false) {
             return Err(rc::REJECT_ID_LOCKED);
         }
-        if password != self.password {
+        if password != self.password && !uses_stored_password(&process_now, &self.node) {
             return Err(rc::AUTH_FAILURE);
         }
         if process_now.uses_of(&self.node).0
@@ -314,6 +316,10 @@ pub unsafe extern "C" fn dsmQuerySessInfo(handle: sys::Handle, info: *mut sys::A
     })
 }
 
+fn uses_stored_password(process: &Process, node: &str) -> bool {
+    process.text(node, "password-access").as_deref() == Some("generate")
+}
+
 fn options(node: &str, server: &str) -> sys::optStruct {
     let mut answer = sys::optStruct::zeroed();
     answer.commMethod = 1;
@@ -337,8 +343,10 @@ pub unsafe extern "C" fn dsmQuerySessOptions(
         if answer.is_null() {
             return rc::INVALID_PARAMETER;
         }
+        let mut options = options(&session.node, &session.server);
+        options.passwordAccess = uses_stored_password(&process(), &session.node).into();
         // SAFETY: the caller's promise.
-        unsafe { answer.write(options(&session.node, &session.server)) };
+        unsafe { answer.write(options) };
         rc::OK
     })
 }

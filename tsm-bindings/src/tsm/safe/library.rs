@@ -63,23 +63,39 @@ pub enum StartError {
     SetUp(CallError),
 }
 
-/// Who signs on.
-#[derive(Clone, Copy)]
+/// Who signs on, and where.
+#[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
-    /// Node name.
-    pub node: &'a str,
-    /// Its password.
-    pub password: &'a [u8],
+    /// Who.
+    pub credentials: Credentials<'a>,
     /// Stanza of `dsm.sys`; the default one where none is named.
     pub server: Option<&'a str>,
 }
 
-impl std::fmt::Debug for Login<'_> {
+/// By what a node proves that it is itself.
+#[derive(Clone, Copy)]
+pub enum Credentials<'a> {
+    /// By the password given (`PASSWORDACCESS PROMPT`).
+    Password {
+        /// Node name.
+        node: &'a str,
+        /// Its password.
+        password: &'a [u8],
+    },
+    /// By the one that the library has stored (`PASSWORDACCESS GENERATE`), for the node of the
+    /// stanza unless it is named.
+    Stored {
+        /// Node name.
+        node: Option<&'a str>,
+    },
+}
+
+impl std::fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login")
-            .field("node", &self.node)
-            .field("server", &self.server)
-            .finish_non_exhaustive()
+        match self {
+            Self::Password { node, .. } => write!(f, "password of {node:?}"),
+            Self::Stored { node } => write!(f, "stored password of {node:?}"),
+        }
     }
 }
 
@@ -185,7 +201,7 @@ impl Tsm {
         request.clientOwnerNameP = pointer(&mut words.owner);
         request.clientPasswordP = pointer(&mut words.password);
         request.applicationTypeP = APPLICATION.as_ptr().cast_mut();
-        request.options = words.options.as_deref_mut().map_or(std::ptr::null_mut(), pointer);
+        request.options = pointer(&mut words.options);
         if level == Level::V8 {
             request.appVersionP = &raw mut application;
         }
@@ -197,6 +213,22 @@ impl Tsm {
         let server = String::from_utf8_lossy(c_string(&answer.adsmServerName)).into_owned();
         let notice = Some(ReturnCode(answer.infoRC)).filter(|&code| code != ReturnCode::OK);
         Ok(Session::new(self, handle, server, notice))
+    }
+
+    /// Whether the password is that of the node: signs on and off again.
+    ///
+    /// # Errors
+    /// It is not ([`ReturnCode::AUTH_FAILURE`]), or there is no telling: the server cannot be
+    /// reached, or the stanza stores passwords, so that whatever is given would be accepted.
+    pub fn check_password(
+        &'static self,
+        node: &str,
+        password: &[u8],
+        server: Option<&str>,
+    ) -> Result<(), Error> {
+        let credentials = Credentials::Password { node, password };
+        let mut session = self.sign_on(&Login { credentials, server })?;
+        if session.has_stored_password()? { Err(Error::PasswordNotChecked) } else { Ok(()) }
     }
 
     /// Closes the library down at the end of the process; it cannot be started again.
@@ -293,18 +325,26 @@ fn environment(start: &Start) -> Result<Option<Box<sys::envSetUp>>, StartError> 
 
 /// The strings of a sign-on, writable as the interface's types demand.
 struct Words {
-    node: Vec<u8>,
-    owner: Vec<u8>,
-    password: Vec<u8>,
+    node: Option<Vec<u8>>,
+    owner: Option<Vec<u8>>,
+    password: Option<Vec<u8>>,
     options: Option<Vec<u8>>,
 }
 
 impl Words {
     fn new(login: &Login<'_>) -> Result<Self, Error> {
-        check_word("node name", login.node, sys::ID_BYTES_MAX)?;
-        check_length("password", login.password.len(), sys::ID_BYTES_MAX)?;
-        if login.password.is_empty() || login.password.contains(&0) {
-            return Err(Error::Invalid { what: "password" });
+        let (node, password) = match login.credentials {
+            Credentials::Password { node, password } => (Some(node), Some(password)),
+            Credentials::Stored { node } => (node, None),
+        };
+        if let Some(node) = node {
+            check_word("node name", node, sys::ID_BYTES_MAX)?;
+        }
+        if let Some(password) = password {
+            check_length("password", password.len(), sys::ID_BYTES_MAX)?;
+            if password.is_empty() || password.contains(&0) {
+                return Err(Error::Invalid { what: "password" });
+            }
         }
         let options = login.server.map(|server| {
             check_word("server name", server, sys::ID_BYTES_MAX)?;
@@ -315,10 +355,10 @@ impl Words {
             Ok(format!("-se={server}\0").into_bytes())
         });
         Ok(Self {
-            node: c_bytes(login.node.as_bytes()),
-            // Empty: the objects of all owners.
-            owner: vec![0],
-            password: c_bytes(login.password),
+            node: node.map(|node| c_bytes(node.as_bytes())),
+            // Empty: the objects of all owners. With a stored password none may be named.
+            owner: password.map(|_| vec![0]),
+            password: password.map(c_bytes),
             options: options.transpose()?,
         })
     }
@@ -326,9 +366,11 @@ impl Words {
 
 impl Drop for Words {
     fn drop(&mut self) {
-        self.password.fill(0);
-        // Without a reader the compiler may leave the fill out.
-        std::hint::black_box(&self.password);
+        if let Some(password) = &mut self.password {
+            password.fill(0);
+            // Without a reader the compiler may leave the fill out.
+            std::hint::black_box(password);
+        }
     }
 }
 
@@ -340,6 +382,6 @@ fn c_bytes(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
-fn pointer(text: &mut [u8]) -> *mut c_char {
-    text.as_mut_ptr().cast()
+fn pointer(text: &mut Option<Vec<u8>>) -> *mut c_char {
+    text.as_mut().map_or(std::ptr::null_mut(), |text| text.as_mut_ptr().cast())
 }

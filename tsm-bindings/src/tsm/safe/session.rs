@@ -95,6 +95,17 @@ impl Session {
         })
     }
 
+    /// Whether the library signed on with a password that it has stored.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn has_stored_password(&mut self) -> Result<bool, Error> {
+        self.check_usable()?;
+        // SAFETY: the session is alive and borrowed by this call alone.
+        let options = unsafe { self.calls().session_options(self.handle) };
+        Ok(options.map_err(|error| self.note(error))?.passwordAccess != 0)
+    }
+
     /// Makes a filespace known to the server; that it is there already is fine.
     ///
     /// # Errors

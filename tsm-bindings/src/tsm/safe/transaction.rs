@@ -66,8 +66,10 @@ enum State {
     Open,
     /// Open, but an object in it is damaged: may only be aborted.
     Spoiled,
-    /// Ended.
+    /// Ended, nothing of it is stored.
     Over,
+    /// Ended by a vote to commit whose outcome is not known.
+    Unknown,
 }
 
 impl<'s> Transaction<'s> {
@@ -151,7 +153,10 @@ impl<'s> Transaction<'s> {
     /// # Errors
     /// Nothing is stored, or it is not known whether everything is.
     pub fn commit(mut self) -> Result<(), CommitError> {
-        self.check_open().map_err(CommitError::Aborted)?;
+        self.check_open().map_err(|error| match self.state {
+            State::Unknown => CommitError::Unknown(error),
+            _ => CommitError::Aborted(error),
+        })?;
         self.state = State::Over;
         // SAFETY: the session is alive and borrowed by this transaction alone.
         let ended = unsafe { self.session.calls().commit(self.session.handle) };
@@ -176,7 +181,7 @@ impl<'s> Transaction<'s> {
     }
 
     fn end(&mut self) -> Result<(), Error> {
-        if self.state == State::Over || !self.session.is_usable() {
+        if matches!(self.state, State::Over | State::Unknown) || !self.session.is_usable() {
             return Ok(());
         }
         self.state = State::Over;
@@ -192,34 +197,43 @@ impl<'s> Transaction<'s> {
         match self.state {
             State::Open => Ok(()),
             State::Spoiled | State::Over => Err(Error::TransactionOver),
+            State::Unknown => Err(Error::SessionLost),
         }
     }
 
     /// Takes down what a failed call means: `after` if the session and the transaction survive it.
-    fn fail(&mut self, mut error: CallError, after: State) -> Error {
+    fn fail(&mut self, error: CallError, after: State) -> Error {
         if error.code == ReturnCode::WILL_ABORT {
-            // The server tells its reason only to who votes to commit, which is not allowed inside
-            // an object.
-            self.state = State::Over;
-            if error.call == "dsmSendData" {
-                // SAFETY: the session is alive and borrowed by this transaction alone. Whether it
-                // works shows in the next call.
-                let _ = unsafe { self.session.calls().end_send_obj(self.session.handle) };
-            }
-            // SAFETY: the session is alive and borrowed by this transaction alone.
-            match unsafe { self.session.calls().commit(self.session.handle) } {
-                Err(ended) if ended.reason.is_some() || ended.code.proves_abort() => {
-                    error.reason = Some(ended.cause());
-                    error.message = ended.message;
-                }
-                // The server announced an abort and then did something else.
-                _ => self.session.lose(),
-            }
-            return self.session.note(error);
+            return self.learn_reason(error);
         }
         let error = self.session.note(error);
         self.state = if error.class() == Class::Session { State::Over } else { after };
         error
+    }
+
+    /// Ends a transaction that the server is about to abort. It tells its reason only to who votes
+    /// to commit, which is not allowed inside an object.
+    fn learn_reason(&mut self, mut error: CallError) -> Error {
+        let (calls, handle) = (self.session.calls(), self.session.handle);
+        if error.call == "dsmSendData" {
+            // SAFETY: the session is alive and borrowed by this transaction alone. Whether it
+            // works shows in the next call.
+            let _ = unsafe { calls.end_send_obj(handle) };
+        }
+        // SAFETY: the session is alive and borrowed by this transaction alone.
+        match unsafe { calls.commit(handle) } {
+            Err(ended) if ended.reason.is_some() || ended.code.proves_abort() => {
+                self.state = State::Over;
+                error.reason = Some(ended.cause());
+                error.message = ended.message;
+                self.session.note(error)
+            }
+            ended => {
+                self.state = State::Unknown;
+                self.session.lose();
+                Error::OutcomeUnknown(ended.err().unwrap_or(error))
+            }
+        }
     }
 }
 
