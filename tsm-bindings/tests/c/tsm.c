@@ -3,7 +3,7 @@
  * prototype is declared here once more, by hand, so that a mistake in the Rust declarations
  * cannot cancel itself out.
  *
- * Arguments: node password. The server's directory comes from TSM_SIM_DIR.
+ * Arguments: node password filespace. The server's directory comes from TSM_SIM_DIR.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -160,6 +160,8 @@ int16_t dsmRCMsg(uint32_t, int16_t, char *);
 
 enum { BYTES = 700000, CHUNK = 32764 };
 
+static char *filespace;
+
 #define WANT(rc, call)                                                              \
     do {                                                                            \
         int got = (call);                                                           \
@@ -195,7 +197,7 @@ static uint32_t sign_on(char *node, char *password, int16_t expected)
 static void set_name(objName *name, const char *hl, const char *ll)
 {
     memset(name, 0, sizeof *name);
-    strcpy(name->fs, "/c");
+    strcpy(name->fs, filespace);
     strcpy(name->hl, hl);
     strcpy(name->ll, ll);
     name->objType = 1;
@@ -293,8 +295,9 @@ static void check_order(uint32_t handle, objName *name)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 4)
         return 2;
+    filespace = argv[3];
     _Static_assert(sizeof(respArchive) == 4532 && sizeof(sessInfo) == 2028, "layout");
     _Static_assert(sizeof(initExIn) == 128 && sizeof(initExOut) == 216, "layout");
 
@@ -322,7 +325,7 @@ int main(int argc, char **argv)
     WANT(2061, dsmSendObj(handle, 1, &archive, &big, &attr, NULL));
     uint16_t reason = 77;
     WANT(0, dsmEndTxn(handle, 1, &reason));
-    regFs fs = {.stVersion = 1, .fsName = "/c", .fsType = "ltsm"};
+    regFs fs = {.stVersion = 1, .fsName = filespace, .fsType = "ltsm"};
     memcpy(fs.attr.u.fsInfo, "fsinfo", 6);
     fs.attr.u.fsInfoLength = 6;
     WANT(0, dsmRegisterFS(handle, &fs));
