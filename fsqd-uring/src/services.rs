@@ -3,6 +3,7 @@
 //! Invariant: every submitted job is answered exactly once, with its token; an answer may come in
 //! any order and never before `submit` has returned.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use fsq_wire::StorageDest;
@@ -52,10 +53,10 @@ pub struct NewFile {
     pub identity: Arc<Identity>,
     /// Where it goes on staging and on the target.
     pub placement: Placement,
-    /// `fs` as sent.
-    pub fs: String,
+    /// `fs` as sent: bytes, since file names are.
+    pub fs: OsString,
     /// `fpath` as sent.
-    pub fpath: String,
+    pub fpath: OsString,
     /// `desc` as sent.
     pub desc: Vec<u8>,
     /// Final destination; never [`StorageDest::Null`].

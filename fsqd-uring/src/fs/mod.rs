@@ -7,12 +7,19 @@
 //! names can leave its root.
 
 use std::ffi::OsString;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display, Formatter};
 use std::path::Path;
 
 use rustix::io::Errno;
 
 use crate::ring::FileId;
+
+pub use self::linux::{LinuxFs, LinuxNode};
+
+pub mod linux;
+pub mod sim;
+#[cfg(test)]
+mod tests;
 
 /// What a failed call was, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +90,42 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
+/// Which kind of file system it is: `f_type` of statfs(2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FsType(pub u64);
+
+impl FsType {
+    /// ext2, ext3 and ext4 share one number.
+    pub const EXT4: Self = Self(0xef53);
+    /// XFS.
+    pub const XFS: Self = Self(0x5846_5342);
+    /// btrfs.
+    pub const BTRFS: Self = Self(0x9123_683e);
+    /// tmpfs.
+    pub const TMPFS: Self = Self(0x0102_1994);
+    /// A Lustre client.
+    pub const LUSTRE: Self = Self(0x0bd0_0bd0);
+}
+
+impl Display for FsType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::EXT4 => f.write_str("ext4"),
+            Self::XFS => f.write_str("xfs"),
+            Self::BTRFS => f.write_str("btrfs"),
+            Self::TMPFS => f.write_str("tmpfs"),
+            Self::LUSTRE => f.write_str("lustre"),
+            Self(other) => write!(f, "type {other:#x}"),
+        }
+    }
+}
+
+impl Debug for FsType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FsType({self})")
+    }
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -112,8 +155,12 @@ pub trait Fs: Send + Sync + 'static {
 
     /// A file without a name in `dir` (O_TMPFILE), read-write; gone with the last handle unless it
     /// is published. EOPNOTSUPP where the file system cannot (Lustre).
-    fn create_unnamed(&self, dir: &Self::Node, owner: Ownership, direct: bool)
-    -> Result<Self::Node>;
+    fn create_unnamed(
+        &self,
+        dir: &Self::Node,
+        owner: Ownership,
+        direct: bool,
+    ) -> Result<Self::Node>;
 
     /// A new file `name` in `dir`, read-write; EEXIST if the name is taken.
     fn create_named(
@@ -184,6 +231,9 @@ pub trait Fs: Send + Sync + 'static {
 
     /// How full the file system of `node` is.
     fn space(&self, node: &Self::Node) -> Result<Space>;
+
+    /// What kind of file system `node` is on.
+    fn fs_type(&self, node: &Self::Node) -> Result<FsType>;
 
     /// Takes the daemon's exclusive lock on a root, held as long as the handle lives; EWOULDBLOCK
     /// if another process has it.

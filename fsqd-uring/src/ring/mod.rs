@@ -13,7 +13,12 @@ use rustix::io::Errno;
 
 pub use self::token::Token;
 
+pub mod arena;
+pub mod selftest;
+pub mod setup;
+pub mod sim;
 pub mod token;
+pub mod uring;
 
 /// A piece of the ring's arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -94,6 +99,18 @@ pub enum Op {
     Close {
         /// Which connection.
         socket: SocketId,
+    },
+    /// Completes when the socket has something to receive (or its stream has ended). Takes no
+    /// memory, so it is what a session waits with while memory is short.
+    Poll {
+        /// Which connection.
+        socket: SocketId,
+    },
+    /// Asks for the end of a pending receive. The receive completes with what it had got, or
+    /// ECANCELED; the cancel itself completes too, and its result means nothing.
+    Cancel {
+        /// The receive's token.
+        target: Token,
     },
 }
 

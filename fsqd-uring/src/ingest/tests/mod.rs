@@ -1,0 +1,6 @@
+//! Ingest under the simulator: a shard, a simulated kernel, a model of the staging service.
+
+mod cuts;
+mod faults;
+mod seeds;
+mod world;

@@ -1,0 +1,194 @@
+//! The thread of one ingest ring: a real ring, a shard, and the loop between them.
+//!
+//! Each turn: submit and wait in one system call, take all completions, then dispatch, so that
+//! nothing is dispatched while the completion queue is held. Invariant: the ring is opened, used and
+//! dropped on this thread only.
+
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rustix::io::Errno;
+use tracing::error;
+
+use super::inbox::{Inbox, Message};
+use super::shard::{Io, Shard, ShardConfig, ShardCounters};
+use crate::clock::Clock;
+use crate::path::Admission;
+use crate::ring::arena::Arena;
+use crate::ring::setup::{Rung, SetupError};
+use crate::ring::uring::{Caps, Uring, UringConfig};
+use crate::ring::{Completion, FileId, Ring, SocketId, selftest};
+use crate::services::Services;
+
+/// Submissions that fit into a ring; more at once cost a system call.
+const ENTRIES: u32 = 256;
+
+/// What a worker is started with.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Number of the ring, for the thread's name.
+    pub number: usize,
+    /// Sizes and times.
+    pub shard: ShardConfig,
+    /// Highest rung of the setup ladder to try.
+    pub best: Rung,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No ring.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The self-test failed.
+    #[error(
+        "writing a block to the staging file system through io_uring failed: {0}; a container's \
+         seccomp profile or the file system is in the way"
+    )]
+    SelfTest(Errno),
+    /// No thread.
+    #[error("cannot start an ingest thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running ingest ring, as the others see it.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where to post to.
+    pub inbox: Arc<Inbox>,
+    /// Sessions it has, or was sent and has not taken yet.
+    pub load: Arc<AtomicUsize>,
+    /// What its ring was found to do.
+    pub caps: Caps,
+    thread: JoinHandle<Result<ShardCounters, Errno>>,
+}
+
+impl Worker {
+    /// Starts the thread and waits until its ring is open and tested. `connect` gives it its way to
+    /// the services; `block` is a file on staging, opened as files are there, for the self-test.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub fn start<S, C>(
+        config: WorkerConfig,
+        admission: Arc<Admission>,
+        clock: Arc<C>,
+        block: Option<FileId>,
+        connect: impl FnOnce(Arc<Inbox>, Arc<Arena>) -> S + Send + 'static,
+    ) -> Result<Self, WorkerError>
+    where
+        S: Services,
+        C: Clock,
+    {
+        let (ready, started) = mpsc::sync_channel(1);
+        let load = Arc::new(AtomicUsize::new(0));
+        let shared_load = Arc::clone(&load);
+        let name = format!("fsq_ingest/{}", config.number);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let ring = match open(&config, block) {
+                Ok(ring) => ring,
+                Err(error) => {
+                    // Nobody waits for it only if the starter is gone.
+                    let _ = ready.send(Err(error));
+                    return Ok(ShardCounters::default());
+                }
+            };
+            let inbox = Arc::new(Inbox::new(ring.waker()));
+            let services = connect(Arc::clone(&inbox), ring.arena());
+            let _ = ready.send(Ok((Arc::clone(&inbox), ring.caps().clone())));
+            let shard = Shard::new(config.shard, admission);
+            let load = shared_load;
+            let result = Loop { ring, shard, services, inbox, clock, load }.run();
+            if let Err(errno) = result {
+                error!("ingest ring {} is broken and ends: {errno}", config.number);
+            }
+            result
+        })?;
+        let ended = || std::io::Error::other("it ended before it was ready");
+        let (inbox, caps) = started.recv().map_err(|_| WorkerError::Thread(ended()))??;
+        Ok(Self { inbox, load, caps, thread })
+    }
+
+    /// Waits for the end of the thread, after [`Message::Stop`].
+    ///
+    /// # Errors
+    /// The ring was broken, or the thread has panicked (EIO).
+    pub fn join(self) -> Result<ShardCounters, Errno> {
+        self.thread.join().unwrap_or(Err(Errno::IO))
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+fn open(config: &WorkerConfig, block: Option<FileId>) -> Result<Uring, WorkerError> {
+    let shard = &config.shard;
+    let mut ring = Uring::open(&UringConfig {
+        entries: ENTRIES,
+        // A receive, a send, a cancel and a shutdown a session, and the writes of all windows.
+        completions: shard.slots() * 4 + shard.windows * 4 + ENTRIES,
+        arena_bytes: shard.arena_bytes(),
+        registered_bytes: shard.registered_bytes(),
+        best: config.best,
+        workers_max: 0,
+    })?;
+    if let Some(file) = block {
+        selftest::write_block(&mut ring, file).map_err(WorkerError::SelfTest)?;
+    }
+    Ok(ring)
+}
+
+struct Loop<S, C> {
+    ring: Uring,
+    shard: Shard,
+    services: S,
+    inbox: Arc<Inbox>,
+    clock: Arc<C>,
+    load: Arc<AtomicUsize>,
+}
+
+impl<S: Services, C: Clock> Loop<S, C> {
+    fn run(mut self) -> Result<ShardCounters, Errno> {
+        let mut completions: Vec<Completion> = Vec::with_capacity(1024);
+        let mut messages = Vec::with_capacity(256);
+        let (mut stopping, mut sessions) = (false, 0);
+        loop {
+            let timeout = self.shard.wait(self.clock.now());
+            self.ring.reap(timeout, &mut completions)?;
+            let now = self.clock.now();
+            let mut io = Io { ring: &mut self.ring, services: &mut self.services, now };
+            for completion in completions.drain(..) {
+                self.shard.completed(&mut io, completion);
+            }
+            self.inbox.take(&mut messages);
+            for message in messages.drain(..) {
+                match message {
+                    Message::Session { socket, peer } => {
+                        sessions += 1;
+                        self.shard.accept(&mut io, SocketId(socket.into_raw_fd()), peer);
+                    }
+                    Message::Answer(token, answer) => self.shard.answered(&mut io, token, answer),
+                    Message::Stop => {
+                        stopping = true;
+                        self.shard.stop(&mut io);
+                    }
+                }
+            }
+            self.shard.tick(&mut io);
+            let ended = sessions - self.shard.sessions();
+            if ended > 0 {
+                sessions -= ended;
+                self.load.fetch_sub(ended, Ordering::Relaxed);
+            }
+            if stopping && sessions == 0 {
+                return Ok(self.shard.counters());
+            }
+        }
+    }
+}
