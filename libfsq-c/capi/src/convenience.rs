@@ -159,3 +159,83 @@ fn parse_line(line: &[u8]) -> Result<Option<Kv>, Errno> {
         _ => Err(Errno::INVAL),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn conf(text: &[u8]) -> Result<Vec<(String, String)>, c_int> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        let name = std::ffi::CString::new(file.path().as_os_str().as_bytes()).unwrap();
+        let mut kv_opt = KvOpt { n: 77, kv: std::ptr::dangling_mut() };
+        // SAFETY: a C string and a struct of ours.
+        let rc = unsafe { parse_conf(name.as_ptr(), &raw mut kv_opt) };
+        if rc != 0 {
+            assert!(kv_opt.n == 0 && kv_opt.kv.is_null());
+            return Err(rc);
+        }
+        let text = |array: &[c_char; 65]| {
+            let bytes: Vec<u8> = array.iter().map(|c| c.cast_unsigned()).collect();
+            CStr::from_bytes_until_nul(&bytes).unwrap().to_str().unwrap().to_owned()
+        };
+        let n = usize::try_from(kv_opt.n).unwrap();
+        // SAFETY: `n` lines from calloc, or NULL if there are none.
+        let lines = (0..n).map(|i| unsafe { &*kv_opt.kv.add(i) });
+        let lines = lines.map(|kv| (text(&kv.key), text(&kv.val))).collect();
+        // SAFETY: from calloc, and not used any more.
+        unsafe { libc::free(kv_opt.kv.cast()) };
+        Ok(lines)
+    }
+
+    #[test]
+    fn a_configuration_file_is_read() {
+        let pair = |key: &str, val: &str| (key.to_owned(), val.to_owned());
+        let lines = conf(b"# all\n\nport 7625 # the usual\n\t localfs\t/fsqdata\r\n").unwrap();
+        assert_eq!(lines, [pair("port", "7625"), pair("localfs", "/fsqdata")]);
+        assert_eq!(conf(b""), Ok(vec![]));
+        let longest = "x".repeat(64);
+        assert_eq!(conf(format!("k {longest}").as_bytes()), Ok(vec![pair("k", &longest)]));
+    }
+
+    #[test]
+    fn a_broken_configuration_file_is_refused() {
+        assert_eq!(conf(b"port"), Err(negated(Errno::INVAL)));
+        assert_eq!(conf(b"port 1 2"), Err(negated(Errno::INVAL)));
+        assert_eq!(conf(format!("k {}", "x".repeat(65)).as_bytes()), Err(negated(Errno::OVERFLOW)));
+        assert_eq!(conf(&vec![b'\n'; 2 << 20]), Err(negated(Errno::FBIG)));
+    }
+
+    #[test]
+    fn bytes_are_moved_whole() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let sent = vec![7_u8; 1 << 20];
+        let mut received = vec![0_u8; (1 << 20) + 1];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: as long as it says.
+                let n = unsafe { write_size(here.as_raw_fd(), sent.as_ptr().cast(), sent.len()) };
+                assert_eq!(n, 1 << 20);
+                here.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let (to, len) = (received.as_mut_ptr().cast(), received.len());
+            // SAFETY: as long as it says.
+            assert_eq!(unsafe { read_size(there.as_raw_fd(), to, len) }, 1 << 20);
+        });
+        assert!(received[..1 << 20] == sent);
+        drop(there);
+        // SAFETY: as long as it says.
+        let n = unsafe { write_size(here.as_raw_fd(), sent.as_ptr().cast(), 1) };
+        assert_eq!(n, negated(Errno::PIPE) as isize);
+        // SAFETY: nothing is read or written.
+        let n = unsafe { write_size(-1, sent.as_ptr().cast(), 1) };
+        assert_eq!(n, negated(Errno::BADF) as isize);
+        // SAFETY: nothing is read or written.
+        let n = unsafe { read_size(0, std::ptr::null_mut(), 1) };
+        assert_eq!(n, negated(Errno::FAULT) as isize);
+    }
+}

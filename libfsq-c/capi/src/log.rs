@@ -6,8 +6,6 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::convenience::time_now;
-
 const LEVEL_ERROR: c_int = 2;
 const LEVEL_NORMAL: c_int = 4;
 
@@ -72,9 +70,7 @@ pub unsafe extern "C" fn api_info_callback_set(callback: Callback) -> Callback {
 
 /// Logs one of our own failures. The text says it all, so no errno is added to it.
 pub(crate) fn error(text: &str) {
-    let thread = rustix::thread::gettid().as_raw_nonzero();
-    let line = format!("{:.6} [{thread}] libfsqapi: {text}", time_now());
-    let Ok(line) = CString::new(line.replace('\0', "?")) else { return };
+    let Ok(line) = CString::new(format!("libfsqapi: {}", text.replace('\0', "?"))) else { return };
     // SAFETY: `line` is a C string that outlives the call.
     unsafe { fsqapi_log(LEVEL_ERROR, 0, line.as_ptr()) };
 }

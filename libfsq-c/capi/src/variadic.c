@@ -5,12 +5,17 @@
  * one that takes a va_list. Rust exports the public names (see log.rs) and leads here.
  */
 
+/* For syscall(2), which strict C11 hides. */
+#define _GNU_SOURCE
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
@@ -50,11 +55,14 @@ static void tell(int level, int err, const char *fmt, va_list ap)
 {
 	static const char letters[] = "?FEWMID";
 	char line[LINE_BYTES_MAX];
+	struct timespec now;
 	size_t len;
 	int added;
 
-	snprintf(line, sizeof(line), "[%c] ",
-		 level > 0 && level < (int)sizeof(letters) - 1 ? letters[level] : letters[0]);
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(line, sizeof(line), "[%c] %lld.%06ld [%ld] ",
+		 level > 0 && level < (int)sizeof(letters) - 1 ? letters[level] : letters[0],
+		 (long long)now.tv_sec, now.tv_nsec / 1000, (long)syscall(SYS_gettid));
 	len = strlen(line);
 	added = vsnprintf(line + len, sizeof(line) - len - 1, fmt, ap);
 	if (added < 0)

@@ -11,8 +11,6 @@
 #define LOG_H
 
 #include <stdarg.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,8 +31,9 @@ typedef void (*api_log_callback_t)(enum api_message_level level, int err, const 
 				   va_list ap);
 
 /*
- * Tells a message if `level` is at most the level that is set [API_MSG_NORMAL]. The words for a
- * negative errno `err` are added to it.
+ * Tells a message if `level` is at most the level that is set [API_MSG_NORMAL]. On standard error
+ * the letter of the level, time and thread are put in front of it, and the words for a negative
+ * errno `err` are added.
  */
 void api_error(enum api_message_level level, int err, const char *fmt, ...)
 #ifdef __GNUC__
@@ -52,24 +51,17 @@ void api_msg_set_level(int level);
 api_log_callback_t api_error_callback_set(api_log_callback_t callback);
 api_log_callback_t api_info_callback_set(api_log_callback_t callback);
 
-/* From fsq/common.h, for the macros below. */
-double time_now(void);
-
-#define FSQ_LOG_PLACE "%f [%ld] %s:%d "
-#define FSQ_LOG_HERE time_now(), (long)syscall(SYS_gettid), __FILE__, __LINE__
-
 /* The format must be a string literal. The first takes a negative errno, or 0, before it. */
-#define LOG_ERROR(rc, ...) \
-	FSQ_LOG_((enum api_message_level)API_MSG_ERROR, (rc), __VA_ARGS__, "")
-#define LOG_WARN(...) FSQ_LOG_((enum api_message_level)API_MSG_WARN, 0, __VA_ARGS__, "")
-#define LOG_MESSAGE(...) FSQ_LOG_((enum api_message_level)API_MSG_NORMAL, 0, __VA_ARGS__, "")
-#define LOG_INFO(...) FSQ_LOG_((enum api_message_level)API_MSG_INFO, 0, __VA_ARGS__, "")
-#define LOG_DEBUG(...) FSQ_LOG_((enum api_message_level)API_MSG_DEBUG, 0, __VA_ARGS__, "")
+#define LOG_ERROR(rc, ...) FSQ_LOG_(API_MSG_ERROR, (rc), __VA_ARGS__, "")
+#define LOG_WARN(...) FSQ_LOG_(API_MSG_WARN, 0, __VA_ARGS__, "")
+#define LOG_MESSAGE(...) FSQ_LOG_(API_MSG_NORMAL, 0, __VA_ARGS__, "")
+#define LOG_INFO(...) FSQ_LOG_(API_MSG_INFO, 0, __VA_ARGS__, "")
+#define LOG_DEBUG(...) FSQ_LOG_(API_MSG_DEBUG, 0, __VA_ARGS__, "")
 
-/* The last argument is the empty string that the macros above add, so that `...` is never empty,
- * which C11 and C++17 do not allow; it is passed for a `%s` at the end. */
+/* The empty string that the macros above add is for the `%s` at the end: without it `...` could be
+ * empty, which neither C11 nor C++17 allows. */
 #define FSQ_LOG_(level, rc, format, ...) \
-	api_error((level), (rc), FSQ_LOG_PLACE format "%s", FSQ_LOG_HERE, __VA_ARGS__)
+	api_error((level), (rc), "%s:%d " format "%s", __FILE__, __LINE__, __VA_ARGS__)
 
 #ifdef __cplusplus
 }
