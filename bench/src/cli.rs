@@ -12,7 +12,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::arrival::Lookout;
 use crate::error::Error;
-use crate::options::{Command, Options, ReferenceArgs, RunArgs, Verbosity, with_command};
+use crate::options::{
+    Command, LimitArgs, Options, ReferenceArgs, RunArgs, Verbosity, with_command,
+};
 use crate::reference;
 use crate::run::{Watch, run};
 
@@ -27,6 +29,7 @@ pub fn main() -> ExitCode {
     let options = Options::parse_from(with_command(std::env::args_os().collect()));
     let done = match options.command {
         Command::Run(args) => run_once(&args),
+        Command::Limit(args) => limit(&args),
         Command::ReferenceServer(args) => serve(&args),
     };
     match done {
@@ -66,6 +69,17 @@ fn run_once(args: &RunArgs) -> Result<bool, Error> {
         }
     }
     Ok(report.is_good())
+}
+
+fn limit(args: &LimitArgs) -> Result<bool, Error> {
+    let found = args.limits()?.probe()?;
+    if let Some(file) = &args.json {
+        write_json(file, &found.to_json())?;
+    }
+    if args.json.as_deref() != Some(Path::new("-")) {
+        println!("{found}");
+    }
+    Ok(true)
 }
 
 fn serve(args: &ReferenceArgs) -> Result<bool, Error> {

@@ -10,6 +10,8 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod feed;
+pub mod limit;
+pub mod machine;
 pub mod options;
 pub mod plan;
 pub mod record;

@@ -13,6 +13,7 @@ use fsq_wire::{DEFAULT_PORT, Layout, StorageDest};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::Quota;
+use crate::limit::Limits;
 use crate::plan::{Behaviour, Password, Plan, WINDOW_MAX};
 use crate::size::{Sizes, parse_bytes};
 
@@ -42,6 +43,8 @@ pub struct Options {
 pub enum Command {
     /// Send files to a server and measure
     Run(Box<RunArgs>),
+    /// Measure what this machine can do without any server
+    Limit(LimitArgs),
     /// A plain read()/write() page-cache server that syncs nothing, to compare CPU time with
     ReferenceServer(ReferenceArgs),
 }
@@ -86,6 +89,60 @@ pub enum Verbosity {
     Info,
     /// The same
     Debug,
+}
+
+/// Options of `limit`.
+#[derive(Clone, Debug, Args)]
+pub struct LimitArgs {
+    /// Directory on the staging file system
+    #[arg(long, value_name = "DIR")]
+    pub staging: PathBuf,
+    /// Directory on the target file system
+    #[arg(long, value_name = "DIR")]
+    pub target: Option<PathBuf>,
+    /// Connections, and files written at a time
+    #[arg(short = 't', long, value_name = "N", default_value = "8")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub connections: u16,
+    /// What a client writes at a time
+    #[arg(short = 'b', long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
+    pub chunk: u64,
+    /// Each probe ends after this time,
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    pub seconds: Duration,
+    /// or after so many bytes, whichever comes first; so much space is needed
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_bytes)]
+    pub volume: u64,
+    /// Size of the small files
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = parse_bytes)]
+    pub small: u64,
+    /// Write the result as JSON, too ('-': to standard output, instead of the text)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl LimitArgs {
+    /// The probes that these options mean.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn limits(&self) -> Result<Limits, Error> {
+        if !(1..=CHUNK_BYTES_MAX).contains(&self.chunk) || self.small > CHUNK_BYTES_MAX {
+            return Err(Error::Usage(
+                "--chunk must be 1 byte to 1 GiB, --small at most 1 GiB".into(),
+            ));
+        }
+        let in_memory = |bytes| usize::try_from(bytes).expect("at most 1 GiB");
+        Ok(Limits {
+            staging: self.staging.clone(),
+            target: self.target.clone(),
+            connections: usize::from(self.connections),
+            chunk_bytes: in_memory(self.chunk),
+            time: self.seconds,
+            volume_bytes: self.volume,
+            small_bytes: in_memory(self.small),
+        })
+    }
 }
 
 /// Options of `reference-server`.
