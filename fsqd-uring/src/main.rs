@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return refuse(&error, 1),
     };
+    end_with_a_panic();
     let outcome = if config.check_config {
         daemon::check(&config).map(|()| ExitCode::SUCCESS)
     } else {
@@ -33,6 +34,16 @@ fn main() -> ExitCode {
         };
         refuse(&error, status)
     })
+}
+
+/// Makes a panic of any thread the end of the process: a thread that is missing would hold up
+/// sessions or files for ever, and what was acknowledged is taken up at the next start.
+fn end_with_a_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn refuse(error: &dyn std::error::Error, status: u8) -> ExitCode {

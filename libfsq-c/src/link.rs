@@ -116,6 +116,11 @@ impl Link {
         }
     }
 
+    /// The packet behind the last reply that was waited for.
+    pub(crate) fn last_reply(&self) -> &[u8; PACKET_BYTES] {
+        &self.inbox
+    }
+
     /// Takes in all outstanding replies; refusals stay in the session.
     pub(crate) fn drain(&mut self) -> Result<(), Error> {
         while self.session.awaited().is_some() {

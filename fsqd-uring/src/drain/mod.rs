@@ -135,6 +135,8 @@ where
 }
 
 #[cfg(test)]
+mod real_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

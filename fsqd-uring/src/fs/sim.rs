@@ -1,6 +1,6 @@
 //! A file system in memory, with faults on demand, and with crashes.
 //!
-//! It keeps two [`Image`]s and a journal: what every call sees, what is on stable storage, and the
+//! It keeps two images and a journal: what every call sees, what is on stable storage, and the
 //! changes between the two in order. A sync moves changes over; [`SimFs::crash`] lets a seed choose
 //! how much of the rest had made it, and goes on from there with every handle invalid.
 //!

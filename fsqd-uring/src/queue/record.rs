@@ -39,13 +39,13 @@ const CONTENT: &str = "user.fsq.crc";
 /// Ends the content attribute: "FSQ" and the version of its format.
 pub const SEAL: u32 = u32::from_be_bytes(*b"FSQ\x01");
 
-/// Longest `fs`, bytes (FSQ protocol: char[1025] with its NUL).
+/// Longest `fs`, bytes (FSQ protocol: `char[1025]` with its NUL).
 pub const FS_BYTES_MAX: usize = 1024;
-/// Longest `fpath`, bytes (FSQ protocol: char[4097] with its NUL).
+/// Longest `fpath`, bytes (FSQ protocol: `char[4097]` with its NUL).
 pub const FPATH_BYTES_MAX: usize = 4096;
-/// Longest `desc`, bytes (FSQ protocol: char[256] with its NUL).
+/// Longest `desc`, bytes (FSQ protocol: `char[256]` with its NUL).
 pub const DESC_BYTES_MAX: usize = 255;
-/// Longest name of a node, bytes (FSQ protocol: char[65] with its NUL).
+/// Longest name of a node, bytes (FSQ protocol: `char[65]` with its NUL).
 pub const NODE_BYTES_MAX: usize = 64;
 
 /// How far a staged file has come; the values are on disk and in the C library's header.

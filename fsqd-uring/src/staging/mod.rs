@@ -2,8 +2,8 @@
 //!
 //! It owns the files that are being received, their names until they are published, and the wait
 //! for space. Rings hand it [`Job`]s through [`RingServices`]; answers come back through the ring's
-//! [`Mailbox`]. [`receive`] begins files, [`commit`] completes them (its documentation says what a
-//! loss of power can leave), [`sync`] makes them durable in groups, [`root`] tries at start what all
+//! [`Mailbox`]. `receive` begins files, `commit` completes them (its documentation says what a
+//! loss of power can leave), `sync` makes them durable in groups, `root` tries at start what all
 //! of it relies on.
 //!
 //! Invariant: every job is answered exactly once, and a file is either being received, or published
