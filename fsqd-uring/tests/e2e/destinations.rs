@@ -161,10 +161,10 @@ fn existing_files_are_never_replaced() {
 
     // What appears there after OPEN is found by the drain, which keeps both.
     let (late, taken) = ("/lustre/data/late", site.delivered("data/late"));
-    client.open(late, StorageDest::Lustre).accepted();
-    client.data(b"second").accepted();
+    client.open(late, StorageDest::Lustre).accepted(Op::Open);
+    client.data(b"second").accepted(Op::Data);
     std::fs::write(&taken, b"first").expect("the target can be written");
-    client.close().accepted();
+    client.close().accepted(Op::Close);
     daemon.log().wait("that the name is taken", |line| {
         line.starts_with("[E]") && line.contains("data/late") && line.contains("exists")
     });
