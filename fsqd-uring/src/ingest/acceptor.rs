@@ -82,7 +82,7 @@ impl Listener {
         };
         let socket = bound.map_err(refused)?;
         let name = getsockname(&socket).map_err(refused)?;
-        let port = SocketAddr::try_from(name).map_or(address.port(), |name| name.port());
+        let port = SocketAddr::try_from(name).map_or_else(|_| address.port(), |name| name.port());
         Ok(Self { socket, port })
     }
 }

@@ -1,0 +1,111 @@
+//! From the command line to the exit status.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::arrival::Lookout;
+use crate::error::Error;
+use crate::options::{
+    Command, LimitArgs, Options, ReferenceArgs, RunArgs, Verbosity, with_command,
+};
+use crate::reference;
+use crate::run::{Watch, run};
+
+/// Not everything was acknowledged, or there is no result.
+const FAILED: u8 = 1;
+/// The command line makes no sense.
+const USAGE: u8 = 2;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let options = Options::parse_from(with_command(std::env::args_os().collect()));
+    let done = match options.command {
+        Command::Run(args) => run_once(&args),
+        Command::Limit(args) => limit(&args),
+        Command::ReferenceServer(args) => serve(&args),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => {
+            eprintln!("fsq-bench: {error}");
+            ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { FAILED })
+        }
+    }
+}
+
+/// Whether all went well.
+fn run_once(args: &RunArgs) -> Result<bool, Error> {
+    let plan = args.load.plan()?;
+    if args.verbose >= Verbosity::Info {
+        eprintln!("{plan:#?}");
+    }
+    let watch = Watch {
+        lookout: args.arrival.clone().map(|root| Lookout { root, patience: args.arrival_wait }),
+        pid: args.pid,
+        has_progress: args.verbose >= Verbosity::Message,
+        is_stopped: stop_on_signal()?,
+    };
+    let report = run(&plan, args.load.engine, &watch)?;
+    if let Some(file) = &args.json {
+        write_json(file, &report.to_json())?;
+    }
+    if args.json.as_deref() != Some(Path::new("-")) {
+        if args.verbose >= Verbosity::Message {
+            println!("{report}");
+        } else {
+            for (reason, count) in report.record.reasons() {
+                eprintln!("fsq-bench: {count} x {reason}");
+            }
+            println!("{}", report.measurement());
+        }
+    }
+    Ok(report.is_good())
+}
+
+fn limit(args: &LimitArgs) -> Result<bool, Error> {
+    let found = args.limits()?.probe()?;
+    if let Some(file) = &args.json {
+        write_json(file, &found.to_json())?;
+    }
+    if args.json.as_deref() != Some(Path::new("-")) {
+        println!("{found}");
+    }
+    Ok(true)
+}
+
+fn serve(args: &ReferenceArgs) -> Result<bool, Error> {
+    let listener = TcpListener::bind(&args.listen)
+        .map_err(Error::io(format!("listening on {}", args.listen)))?;
+    reference::serve(&listener, &args.dir)
+        .map_err(Error::io(format!("accepting on {}", args.listen)))?;
+    Ok(true)
+}
+
+/// The flag that the first SIGINT or SIGTERM sets; the second one ends the process.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Error> {
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag not set yet.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&is_stopped))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&is_stopped)))
+            .map_err(Error::io("installing the handler of signals"))?;
+    }
+    Ok(is_stopped)
+}
+
+fn write_json(file: &Path, json: &serde_json::Value) -> Result<(), Error> {
+    if file == Path::new("-") {
+        println!("{json:#}");
+        return Ok(());
+    }
+    fs::write(file, format!("{json:#}\n")).map_err(Error::io(format!("writing {}", file.display())))
+}
