@@ -11,9 +11,10 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::arrival::Lookout;
+use crate::compare::compare;
 use crate::error::Error;
 use crate::options::{
-    Command, LimitArgs, Options, ReferenceArgs, RunArgs, Verbosity, with_command,
+    Command, CompareArgs, LimitArgs, Options, ReferenceArgs, RunArgs, Verbosity, with_command,
 };
 use crate::reference;
 use crate::run::{Watch, run};
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
     let options = Options::parse_from(with_command(std::env::args_os().collect()));
     let done = match options.command {
         Command::Run(args) => run_once(&args),
+        Command::Compare(args) => compare_two(&args),
         Command::Limit(args) => limit(&args),
         Command::ReferenceServer(args) => serve(&args),
     };
@@ -44,7 +46,7 @@ pub fn main() -> ExitCode {
 
 /// Whether all went well.
 fn run_once(args: &RunArgs) -> Result<bool, Error> {
-    let plan = args.load.plan()?;
+    let plan = args.load.plan(&args.servername)?;
     if args.verbose >= Verbosity::Info {
         eprintln!("{plan:#?}");
     }
@@ -55,30 +57,26 @@ fn run_once(args: &RunArgs) -> Result<bool, Error> {
         is_stopped: stop_on_signal()?,
     };
     let report = run(&plan, args.load.engine, &watch)?;
-    if let Some(file) = &args.json {
-        write_json(file, &report.to_json())?;
-    }
-    if args.json.as_deref() != Some(Path::new("-")) {
-        if args.verbose >= Verbosity::Message {
-            println!("{report}");
-        } else {
-            for (reason, count) in report.record.reasons() {
-                eprintln!("fsq-bench: {count} x {reason}");
-            }
-            println!("{}", report.measurement());
+    if args.verbose >= Verbosity::Message {
+        show(args.json.as_deref(), &report.to_json(), &report)?;
+    } else {
+        for (reason, count) in report.record.reasons() {
+            eprintln!("fsq-bench: {count} x {reason}");
         }
+        show(args.json.as_deref(), &report.to_json(), &report.measurement())?;
     }
     Ok(report.is_good())
 }
 
+fn compare_two(args: &CompareArgs) -> Result<bool, Error> {
+    let comparison = compare(args, &stop_on_signal()?, |line| eprintln!("{line}"))?;
+    show(args.json.as_deref(), &comparison.to_json(), &comparison)?;
+    Ok(true)
+}
+
 fn limit(args: &LimitArgs) -> Result<bool, Error> {
     let found = args.limits()?.probe()?;
-    if let Some(file) = &args.json {
-        write_json(file, &found.to_json())?;
-    }
-    if args.json.as_deref() != Some(Path::new("-")) {
-        println!("{found}");
-    }
+    show(args.json.as_deref(), &found.to_json(), &found)?;
     Ok(true)
 }
 
@@ -102,10 +100,20 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>, Error> {
     Ok(is_stopped)
 }
 
-fn write_json(file: &Path, json: &serde_json::Value) -> Result<(), Error> {
-    if file == Path::new("-") {
-        println!("{json:#}");
-        return Ok(());
+/// Writes the JSON where it is wanted, and prints the text unless the JSON is printed.
+fn show(
+    file: Option<&Path>,
+    json: &serde_json::Value,
+    text: &dyn std::fmt::Display,
+) -> Result<(), Error> {
+    match file {
+        Some(file) if file == Path::new("-") => println!("{json:#}"),
+        Some(file) => {
+            fs::write(file, format!("{json:#}\n"))
+                .map_err(Error::io(format!("writing {}", file.display())))?;
+            println!("{text}");
+        }
+        None => println!("{text}"),
     }
-    fs::write(file, format!("{json:#}\n")).map_err(Error::io(format!("writing {}", file.display())))
+    Ok(())
 }

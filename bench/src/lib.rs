@@ -7,6 +7,7 @@
 
 pub mod arrival;
 pub mod cli;
+pub mod compare;
 pub mod engine;
 pub mod error;
 pub mod feed;
@@ -18,6 +19,7 @@ pub mod record;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod server;
 pub mod size;
 pub mod upload;
 pub mod usage;

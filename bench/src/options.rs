@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::feed::Quota;
 use crate::limit::Limits;
 use crate::plan::{Behaviour, Password, Plan, WINDOW_MAX};
+use crate::server::Target;
 use crate::size::{Sizes, parse_bytes};
 
 /// Window of the pipelined client unless given.
@@ -43,6 +44,8 @@ pub struct Options {
 pub enum Command {
     /// Send files to a server and measure
     Run(Box<RunArgs>),
+    /// Run two servers in turn under the same load: A B A B ...
+    Compare(Box<CompareArgs>),
     /// Measure what this machine can do without any server
     Limit(LimitArgs),
     /// A plain read()/write() page-cache server that syncs nothing, to compare CPU time with
@@ -56,6 +59,9 @@ pub enum Command {
     destination, node, password, server, verbosity. Mbytes are 1,000,000 bytes.\n\n\
     Files go to a directory of the run's own below PATH, and are left there.")]
 pub struct RunArgs {
+    /// The server
+    #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
+    pub servername: String,
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
@@ -89,6 +95,79 @@ pub enum Verbosity {
     Info,
     /// The same
     Debug,
+}
+
+/// How servers are started that are started here.
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// File that what started servers say is added to
+    #[arg(long, value_name = "FILE")]
+    pub server_log: Option<PathBuf>,
+    /// How long a server may take to listen
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    pub start_wait: Duration,
+}
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "A and B are HOST:PORT of a running server, or HOST:PORT=COMMAND for one \
+    that is started for each of its runs and stopped afterwards (SIGTERM); the shell runs \
+    `exec COMMAND`.\n\n\
+    Only ratios of neighbouring runs are results: shared machines vary by a factor of 3 within \
+    minutes. CPU time is known of servers that were started here.")]
+pub struct CompareArgs {
+    /// The first server
+    pub a: Target,
+    /// The second server
+    pub b: Target,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Runs of each server
+    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Probe what the machine can do (loopback and staging together) before each run, in the
+    /// directory given by --staging
+    #[arg(long, requires = "staging")]
+    pub limit: bool,
+    /// Directory on the staging file system
+    #[arg(long, value_name = "DIR")]
+    pub staging: Option<PathBuf>,
+    /// Time of each probe
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
+    pub limit_seconds: Duration,
+    /// Most bytes of each probe
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_bytes)]
+    pub limit_volume: u64,
+    /// Shell command to run before each probe and start, as to empty the staging directory
+    #[arg(long, value_name = "COMMAND")]
+    pub between: Option<String>,
+    /// How servers are started.
+    #[command(flatten)]
+    pub start: StartArgs,
+    /// Write the result as JSON, too ('-': to standard output, instead of the text)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl CompareArgs {
+    /// The probes in between, if asked for.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn limits(&self) -> Result<Option<Limits>, Error> {
+        let Some(staging) = self.staging.clone().filter(|_| self.limit) else { return Ok(None) };
+        Ok(Some(Limits {
+            staging,
+            target: None,
+            connections: self.load.connections as usize,
+            chunk_bytes: usize::try_from(self.load.chunk_bytes()?).expect("at most 1 GiB"),
+            time: self.limit_seconds,
+            volume_bytes: self.limit_volume,
+            small_bytes: 0,
+        }))
+    }
 }
 
 /// Options of `limit`.
@@ -159,9 +238,6 @@ pub struct ReferenceArgs {
 /// What is sent.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// The server
-    #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
-    pub servername: String,
     /// Node that signs on
     #[arg(short, long)]
     pub node: String,
@@ -230,12 +306,13 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// The plan that these options mean. Resolves the server's name.
+    /// The plan that these options mean, with a directory of its own, against a server at
+    /// HOST\[:PORT\]. Resolves its name.
     ///
     /// # Errors
     /// [`Error::Usage`] for options that do not go together.
-    pub fn plan(&self) -> Result<Plan, Error> {
-        let (hostname, port) = split_server(&self.servername)?;
+    pub fn plan(&self, server: &str) -> Result<Plan, Error> {
+        let (hostname, port) = split_server(server)?;
         let addresses = (hostname.as_str(), port)
             .to_socket_addrs()
             .map_err(Error::io(format!("finding the address of '{hostname}'")))?

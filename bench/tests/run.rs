@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -166,4 +167,38 @@ fn a_stopped_run_says_so() {
     let report = run(&plan, Engine::Threads, &watch).expect("a run");
     assert!(report.is_interrupted);
     assert_eq!((report.record.files, report.record.failed), (0, 0));
+}
+
+#[test]
+fn two_servers_are_compared_in_turn() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let running = reference_server(dir.path());
+    // Free when it was looked for; the servers are started on it one after the other.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    let started = format!(
+        "{port}={} reference-server --listen {port} {}",
+        env!("CARGO_BIN_EXE_fsq-bench"),
+        dir.path().display()
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_fsq-bench"))
+        .args(["compare", &started, &running.to_string(), "--rounds", "3", "--json", "-"])
+        .args(["-n", "n", "-f", "/l", "-z", "64K", "--files", "8", "-t", "2", "--limit"])
+        .args(["--limit-volume", "1M", "--between", "true"])
+        .arg("--staging")
+        .arg(dir.path())
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["pairs"].as_array().map(Vec::len), Some(3));
+    for pair in json["pairs"].as_array().expect("pairs") {
+        assert_eq!(pair["a"]["bytes"], 8 << 16);
+        assert_eq!(pair["b"]["bytes"], 8 << 16);
+        // Only of what was started here.
+        assert!(pair["a"]["cpu_s_per_gib"].is_number());
+        assert!(pair["b"]["cpu_s_per_gib"].is_null());
+        assert!(pair["limits_bytes_per_s"][1].is_number());
+    }
+    assert!(json["a_to_b"]["bytes/s"]["median"].as_f64().is_some_and(|ratio| ratio > 0.0));
+    assert!(json["share_of_limit"][0]["max"].is_number());
 }
