@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -14,15 +15,19 @@ use crate::arrival::Lookout;
 use crate::compare::compare;
 use crate::error::Error;
 use crate::options::{
-    Command, CompareArgs, LimitArgs, Options, ReferenceArgs, RunArgs, Verbosity, with_command,
+    Command, CompareArgs, LimitArgs, Options, ReferenceArgs, RunArgs, SweepArgs, Verbosity,
+    with_command,
 };
 use crate::reference;
 use crate::run::{Watch, run};
+use crate::sweep::sweep;
 
 /// Not everything was acknowledged, or there is no result.
 const FAILED: u8 = 1;
 /// The command line makes no sense.
 const USAGE: u8 = 2;
+/// Of each run of a sweep unless the user says how much is sent.
+const SWEEP_DURATION: Duration = Duration::from_secs(3);
 
 /// Runs the program.
 #[must_use]
@@ -32,6 +37,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_once(&args),
         Command::Compare(args) => compare_two(&args),
         Command::Limit(args) => limit(&args),
+        Command::Sweep(args) => sweep_all(*args),
         Command::ReferenceServer(args) => serve(&args),
     };
     match done {
@@ -71,6 +77,17 @@ fn run_once(args: &RunArgs) -> Result<bool, Error> {
 fn compare_two(args: &CompareArgs) -> Result<bool, Error> {
     let comparison = compare(args, &stop_on_signal()?, |line| eprintln!("{line}"))?;
     show(args.json.as_deref(), &comparison.to_json(), &comparison)?;
+    Ok(true)
+}
+
+fn sweep_all(mut args: SweepArgs) -> Result<bool, Error> {
+    fs::create_dir_all(&args.out).map_err(Error::io(format!("creating {}", args.out.display())))?;
+    if args.load.files.is_none() {
+        args.load.duration.get_or_insert(SWEEP_DURATION);
+    }
+    let sweep = sweep(&args, &stop_on_signal()?, |line| eprintln!("{line}"))?;
+    sweep.write(&args.out)?;
+    println!("{} runs in {}", sweep.rows.len(), args.out.display());
     Ok(true)
 }
 

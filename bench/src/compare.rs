@@ -102,9 +102,9 @@ pub fn compare(
     is_stopped: &Arc<AtomicBool>,
     mut say: impl FnMut(&str),
 ) -> Result<Comparison, Error> {
-    let limits = args.limits()?;
+    let limits = args.probe.limits(&args.load)?;
     let one = |target| {
-        if let Some(command) = &args.between {
+        if let Some(command) = &args.probe.between {
             shell(command)?;
         }
         let limit = limits.as_ref().map(Limits::both).transpose()?;
@@ -157,7 +157,11 @@ pub fn measure(
     Ok(report)
 }
 
-fn shell(command: &str) -> Result<(), Error> {
+/// Runs a command of the user.
+///
+/// # Errors
+/// If it fails.
+pub(crate) fn shell(command: &str) -> Result<(), Error> {
     let status = Command::new("sh")
         .args(["-c", command])
         .status()

@@ -46,6 +46,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Run two servers in turn under the same load: A B A B ...
     Compare(Box<CompareArgs>),
+    /// Run a server over connections x file sizes x windows, with tables and charts
+    Sweep(Box<SweepArgs>),
     /// Measure what this machine can do without any server
     Limit(LimitArgs),
     /// A plain read()/write() page-cache server that syncs nothing, to compare CPU time with
@@ -108,6 +110,46 @@ pub struct StartArgs {
     pub start_wait: Duration,
 }
 
+/// What happens before each run of a series.
+#[derive(Clone, Debug, Args)]
+pub struct ProbeArgs {
+    /// Probe what the machine can do (loopback and staging together) before each run, in the
+    /// directory given by --staging
+    #[arg(long, requires = "staging")]
+    pub limit: bool,
+    /// Directory on the staging file system
+    #[arg(long, value_name = "DIR")]
+    pub staging: Option<PathBuf>,
+    /// Time of each probe
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
+    pub limit_seconds: Duration,
+    /// Most bytes of each probe
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_bytes)]
+    pub limit_volume: u64,
+    /// Shell command to run before each probe and start, as to empty the staging directory
+    #[arg(long, value_name = "COMMAND")]
+    pub between: Option<String>,
+}
+
+impl ProbeArgs {
+    /// The probes for runs with this load, if asked for.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn limits(&self, load: &LoadArgs) -> Result<Option<Limits>, Error> {
+        let Some(staging) = self.staging.clone().filter(|_| self.limit) else { return Ok(None) };
+        Ok(Some(Limits {
+            staging,
+            target: None,
+            connections: load.connections as usize,
+            chunk_bytes: usize::try_from(load.chunk_bytes()?).expect("at most 1 GiB"),
+            time: self.limit_seconds,
+            volume_bytes: self.limit_volume,
+            small_bytes: 0,
+        }))
+    }
+}
+
 /// Options of `compare`.
 #[derive(Debug, Args)]
 #[command(after_help = "A and B are HOST:PORT of a running server, or HOST:PORT=COMMAND for one \
@@ -127,22 +169,9 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Probe what the machine can do (loopback and staging together) before each run, in the
-    /// directory given by --staging
-    #[arg(long, requires = "staging")]
-    pub limit: bool,
-    /// Directory on the staging file system
-    #[arg(long, value_name = "DIR")]
-    pub staging: Option<PathBuf>,
-    /// Time of each probe
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
-    pub limit_seconds: Duration,
-    /// Most bytes of each probe
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_bytes)]
-    pub limit_volume: u64,
-    /// Shell command to run before each probe and start, as to empty the staging directory
-    #[arg(long, value_name = "COMMAND")]
-    pub between: Option<String>,
+    /// What happens before each run.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
     /// How servers are started.
     #[command(flatten)]
     pub start: StartArgs,
@@ -151,23 +180,49 @@ pub struct CompareArgs {
     pub json: Option<PathBuf>,
 }
 
-impl CompareArgs {
-    /// The probes in between, if asked for.
-    ///
-    /// # Errors
-    /// [`Error::Usage`].
-    pub fn limits(&self) -> Result<Option<Limits>, Error> {
-        let Some(staging) = self.staging.clone().filter(|_| self.limit) else { return Ok(None) };
-        Ok(Some(Limits {
-            staging,
-            target: None,
-            connections: self.load.connections as usize,
-            chunk_bytes: usize::try_from(self.load.chunk_bytes()?).expect("at most 1 GiB"),
-            time: self.limit_seconds,
-            volume_bytes: self.limit_volume,
-            small_bytes: 0,
-        }))
-    }
+/// Options of `sweep`.
+#[derive(Debug, Args)]
+#[command(mut_arg("connections", |arg| arg.hide(true)), mut_arg("size", |arg| arg.hide(true)))]
+#[command(mut_arg("window", |arg| arg.hide(true)), mut_arg("client", |arg| arg.hide(true)))]
+#[command(
+    after_help = "SERVER is HOST:PORT of a running server, or HOST:PORT=COMMAND for one that \
+    is started for each run, as in `compare`. Each run takes --duration [default: 3 s]. DIR gets \
+    raw.csv, sweep.json, and charts as SVG and PNG."
+)]
+pub struct SweepArgs {
+    /// The server
+    pub server: Target,
+    /// Where the results go; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Numbers of connections
+    #[arg(long = "over-connections", value_name = "LIST", value_delimiter = ',')]
+    #[arg(default_value = "1,2,4,8,16", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub connections_list: Vec<u32>,
+    /// Sizes of files
+    #[arg(long = "over-sizes", value_name = "LIST", value_delimiter = ',')]
+    #[arg(default_value = "4K,1M,64M", value_parser = parse_bytes)]
+    pub sizes: Vec<u64>,
+    /// Writes under way; 1 is the deployed client
+    #[arg(long = "over-windows", value_name = "LIST", value_delimiter = ',')]
+    #[arg(default_value = "1,8", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
+    pub windows: Vec<u32>,
+    /// Runs of each point; charts show their median
+    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// What was measured, for the record: version and options of the server
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+    /// What happens before each run.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// How servers are started.
+    #[command(flatten)]
+    pub start: StartArgs,
 }
 
 /// Options of `limit`.

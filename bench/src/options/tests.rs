@@ -127,10 +127,20 @@ fn a_comparison_has_two_servers_and_a_load() {
     assert_eq!(args.a, Target { address: "host:1".into(), command: None });
     assert_eq!(args.b.command.as_deref(), Some("fsqd -p 2"));
     assert_eq!(args.load.connections, 3);
-    assert!(args.limits().expect("no probes").is_none());
+    assert!(args.probe.limits(&args.load).expect("no probes").is_none());
     assert!(parse("b compare a:1 b:2 -n n -f /l --limit").is_err(), "--limit needs --staging");
     let line = "b compare a:1 b:2 -n n -f /l -t 3 --limit --staging /s";
     let Command::Compare(args) = parse(line).expect("good").command else { panic!("{line}") };
-    let limits = args.limits().expect("good").expect("probes");
+    let limits = args.probe.limits(&args.load).expect("good").expect("probes");
     assert_eq!((limits.connections, limits.chunk_bytes), (3, 1 << 20));
+}
+
+#[test]
+fn a_sweep_has_lists() {
+    let line = "b sweep host:1 --out /o -n n -f /l --over-sizes 4K,1M --over-windows 1,32";
+    let Command::Sweep(args) = parse(line).expect("good").command else { panic!("{line}") };
+    assert_eq!(args.sizes, [4096, 1 << 20]);
+    assert_eq!(args.windows, [1, 32]);
+    assert_eq!(args.connections_list, [1, 2, 4, 8, 16]);
+    assert!(parse(&format!("{line} --over-connections 0")).is_err());
 }
