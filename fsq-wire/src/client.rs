@@ -69,6 +69,9 @@ pub struct Reply {
 /// A request that cannot be made now. Nothing has changed; nothing must be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Barred {
+    /// The state of a packet names no request.
+    #[error("{0} is not a request")]
+    NotARequest(State),
     /// CONNECT comes first.
     #[error("{0} before CONNECT was accepted")]
     NotConnected(Op),
@@ -95,6 +98,9 @@ pub enum Barred {
         /// What is outstanding.
         pending: Op,
     },
+    /// There is no reply to wait for.
+    #[error("no reply is outstanding")]
+    NothingAsked,
     /// The session is over.
     #[error("the session has ended")]
     Ended,
@@ -311,6 +317,21 @@ impl ClientSession {
         self.blank(Op::Disconnect, packet);
         self.sent(Op::Disconnect, 0);
         Ok(())
+    }
+
+    /// A request that the caller has put together itself, version and state included; it is sent
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`Barred`].
+    pub fn request(&mut self, packet: &[u8; PACKET_BYTES]) -> Result<Op, Barred> {
+        let packet = Packet::new(packet, self.layout);
+        let state = packet.state();
+        let op = Op::from_state(state).ok_or(Barred::NotARequest(state))?;
+        let payload_bytes = if op == Op::Data { packet.data_size() } else { 0 };
+        self.admits(op, payload_bytes)?;
+        self.sent(op, payload_bytes);
+        Ok(op)
     }
 
     fn blank<'p>(&self, op: Op, packet: &'p mut [u8; PACKET_BYTES]) -> PacketMut<'p> {

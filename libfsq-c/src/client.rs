@@ -140,6 +140,38 @@ impl Client {
         }
     }
 
+    /// Sends a request that the caller has put together, after all that is left of earlier writes.
+    /// The payload of a DATA is then the caller's to send over [`Self::socket`], and
+    /// [`Self::receive_packet`] takes the reply.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: an earlier part of the file was refused. [`Error::Barred`]: not a request
+    /// that is legal now. Otherwise the connection is gone.
+    pub fn send_packet(&mut self, packet: &[u8; PACKET_BYTES]) -> Result<(), Error> {
+        self.link.check()?;
+        if !self.gathered.is_empty() && self.link.session.failure().is_none() {
+            self.send_data(&[])?;
+        }
+        self.link.drain()?;
+        let op = self.link.session.request(packet)?;
+        self.link.file.clear();
+        self.link.send(op, [packet, &[], &[]])
+    }
+
+    /// Waits for the oldest outstanding reply and copies it into `packet`.
+    ///
+    /// # Errors
+    /// [`Error::Barred`] if none is outstanding. Otherwise the connection is gone.
+    pub fn receive_packet(&mut self, packet: &mut [u8; PACKET_BYTES]) -> Result<(), Error> {
+        self.link.check()?;
+        if self.link.session.awaited().is_none() {
+            return Err(Barred::NothingAsked.into());
+        }
+        self.link.await_reply()?;
+        packet.copy_from_slice(self.link.last_reply());
+        Ok(())
+    }
+
     /// Signs off and closes the socket. A file that is still open is discarded by the server.
     pub fn disconnect(mut self) {
         if self.link.session.disconnect(&mut self.header).is_ok() {

@@ -115,6 +115,7 @@ fn errno_of_barred(barred: Barred) -> Errno {
         Barred::NotConnected(_) | Barred::Ended => Errno::NOTCONN,
         Barred::Connected => Errno::ISCONN,
         Barred::NoFile(_) => Errno::BADF,
+        Barred::NotARequest(_) | Barred::NothingAsked => Errno::PROTO,
         Barred::FileOpen | Barred::Unanswered { .. } | Barred::WindowFull => Errno::BUSY,
         Barred::Failed => Errno::IO,
         Barred::Field(FieldError::Nul { .. }) => Errno::INVAL,

@@ -230,13 +230,13 @@ fn a_refusal_of_the_last_part_shows_at_close() {
 }
 
 /// Sends one file; the stages at which the server goes away all lie in here.
-fn session(options: &Options) -> Result<(), (Error, Option<Client>)> {
-    let mut client = Client::connect(options).map_err(|error| (error, None))?;
-    let content = noise(1, 4 << 20);
-    match send(&mut client, "/lustre/x", &content, 1 << 20) {
-        Ok(()) => Ok(()),
-        Err(error) => Err((error, Some(client))),
-    }
+fn session(options: &Options) -> (Result<(), Error>, Option<Client>) {
+    let mut client = match Client::connect(options) {
+        Ok(client) => client,
+        Err(error) => return (Err(error), None),
+    };
+    let result = send(&mut client, "/lustre/x", &noise(1, 4 << 20), 1 << 20);
+    (result, Some(client))
 }
 
 const STAGES: [(Op, usize); 5] =
@@ -257,7 +257,8 @@ fn a_server_that_goes_away_at_any_stage_is_an_error_in_time() {
                         },
                     );
                 let begin = Instant::now();
-                let (error, client) = session(&windowed(&double, packets)).unwrap_err();
+                let (result, client) = session(&windowed(&double, packets));
+                let error = result.unwrap_err();
                 assert!(begin.elapsed() < BOUND);
                 let is_reset = matches!(error.errno(), Errno::CONNRESET | Errno::PIPE);
                 assert!(is_reset, "{stage} {nth} {act:?} {packets}: {error}");
@@ -283,7 +284,7 @@ fn a_silent_server_is_an_error_in_time() {
             let reply_timeout = Duration::from_millis(150);
             let options = Options { reply_timeout, ..windowed(&double, packets) };
             let begin = Instant::now();
-            let (error, _) = session(&options).unwrap_err();
+            let error = session(&options).0.unwrap_err();
             assert_eq!(error.errno(), Errno::TIMEDOUT, "{stage} {nth} {packets}: {error}");
             assert!(begin.elapsed() >= reply_timeout && begin.elapsed() < BOUND);
             double.wait_ended(1);
@@ -314,7 +315,7 @@ fn nonsense_from_the_server_ends_the_session() {
                     if (op, count) == (stage, nth) { Act::Babble } else { Act::Grant }
                 },
             );
-        let (error, _) = session(&windowed(&double, 1)).unwrap_err();
+        let error = session(&windowed(&double, 1)).0.unwrap_err();
         // With payload unread the double's close is a reset, which may be noticed first.
         let legal: &[Errno] = if stage == Op::Data {
             &[Errno::PROTO, Errno::CONNRESET, Errno::PIPE]

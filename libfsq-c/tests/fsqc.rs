@@ -4,7 +4,7 @@ mod double;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -227,11 +227,7 @@ fn passwords_come_from_three_places_and_are_never_shown() {
     write(home.path(), "a", b"a");
     write(home.path(), "password", b"from-file\nrest");
     let file = home.path().join("password");
-    fs::set_permissions(
-        &file,
-        fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600)),
-    )
-    .unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let data = home.path().join("a");
     let quiet = run(fsqc(double.port).arg("--password-file").arg(&file).arg(&data));
     assert_eq!(quiet, (0, String::new(), String::new()));

@@ -202,7 +202,7 @@ impl Shelf {
         paths.filter(|(_, kind)| *kind == Kind::File).map(|(path, _)| path).collect()
     }
 
-    fn put(&self, path: &str, bytes: &[u8]) {
+    fn put(&self, path: &str, bytes: &[u8]) -> <SimFs as Fs>::Node {
         let root = self.0.open_root(Path::new("/")).expect("a root");
         let path = Path::new(path);
         let owner = crate::fs::Ownership { uid: None, gid: None, mode: 0o755 };
@@ -211,8 +211,7 @@ impl Shelf {
         let name = Path::new(path.file_name().expect("a name"));
         let file = self.0.create_named(&directory, name, owner, false).expect("a new file");
         self.0.write_all_at(&file, bytes, 0).expect("room");
-        self.0.sync(&file).expect("no faults");
-        self.0.sync(&directory).expect("no faults");
+        file
     }
 }
 
@@ -260,7 +259,11 @@ fn an_object_that_exists_is_recognised_or_left_alone() {
             assert!(shelf.0.contents(Path::new("3/d/f")).as_ref() == Some(there));
             assert_eq!(shelf.objects().len(), 1);
             assert_eq!(world.staged_files().is_empty(), equal);
-            if !equal {
+            if equal {
+                // Nobody else has synced it.
+                shelf.0.crash(1);
+                assert!(shelf.0.contents(Path::new("3/d/f")).as_ref() == Some(there));
+            } else {
                 assert_eq!(world.state("d/f"), FileState::FileOmitted);
             }
         }
@@ -305,8 +308,15 @@ fn a_directory_that_is_full_or_gone_is_waited_for() {
 
 #[test]
 fn a_crash_at_any_call_of_the_directory_loses_nothing_and_leaves_nothing() {
+    // The archive loses power, or both do, or only the daemon is killed.
+    for (shelf_crashes, staging_crashes) in [(true, false), (true, true), (false, false)] {
+        crash_everywhere(shelf_crashes, staging_crashes);
+    }
+}
+
+fn crash_everywhere(shelf_crashes: bool, staging_crashes: bool) {
     for at in 0.. {
-        let world = world();
+        let mut world = world();
         let shelf = Shelf::new();
         for name in ["d/a", "b"] {
             world.stage(name, &content(9000, 3), Tsm);
@@ -318,15 +328,20 @@ fn a_crash_at_any_call_of_the_directory_loses_nothing_and_leaves_nothing() {
         run(&mut daemon, archive, Duration::from_secs(2));
         let finished = shelf.0.operations() < at;
         shelf.0.clear_faults();
-        shelf.0.crash(at);
-        if at.is_multiple_of(2) {
+        if shelf_crashes {
+            shelf.0.crash(at);
+        }
+        if staging_crashes {
             world.staging.crash(at);
         }
+        world.limits.tolerated_errors = 1;
         let mut daemon = world.start().expect("it starts");
         daemon.recover(Scan::Start);
         let archive = shelf.archive(&daemon);
         run(&mut daemon, archive, YEAR);
-        assert_eq!(world.staged_files(), Vec::<PathBuf>::new(), "{at}");
+        assert_eq!(world.staged_files(), Vec::<PathBuf>::new(), "{at}: without one more error");
+        // Staging is free: the archive alone must have everything, whatever happens to it now.
+        shelf.0.crash(at + 1);
         assert_eq!(shelf.objects(), [PathBuf::from("3/b"), PathBuf::from("3/d/a")], "{at}");
         for object in shelf.objects() {
             assert!(shelf.0.contents(&object) == Some(content(9000, 3)), "{at}: {object:?}");
@@ -335,6 +350,30 @@ fn a_crash_at_any_call_of_the_directory_loses_nothing_and_leaves_nothing() {
             assert!(at > 15, "it took some calls");
             return;
         }
+    }
+}
+
+#[test]
+fn files_of_the_old_daemon_go_through_both_lanes() {
+    use FileState::*;
+    for state in FileState::ALL {
+        let world = world();
+        let shelf = Shelf::new();
+        world.stage_old("d/f", &content(70_001, 4), LustreTsm);
+        world.set_state("d/f", state);
+        let mut daemon = world.start().expect("it starts");
+        daemon.recover(Scan::Start);
+        let archive = shelf.archive(&daemon);
+        run(&mut daemon, archive, YEAR);
+        if state == FileKeep {
+            assert_eq!(world.staged_files(), [PathBuf::from("d/f")]);
+            continue;
+        }
+        assert_eq!(world.staged_files(), Vec::<PathBuf>::new(), "{state:?}");
+        assert_eq!(shelf.objects(), [PathBuf::from("3/d/f")], "{state:?}");
+        // Where the archive was asked already, the copy had been made.
+        let copied = !matches!(state, TsmArchiveRun | TsmArchiveError | TsmArchiveDone);
+        assert_eq!(world.on_target("d/f").is_some(), copied, "{state:?}");
     }
 }
 
@@ -350,4 +389,54 @@ fn a_file_in_the_wrong_lane_finds_its_way() {
     run(&mut daemon, Script::default(), YEAR);
     assert_eq!(world.target_files(), [PathBuf::from("a")]);
     assert_eq!(world.staged_files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn whatever_fails_everything_arrives_once_in_the_end() {
+    let errnos =
+        [Errno::IO, Errno::NOTCONN, Errno::NOSPC, Errno::ACCESS, Errno::INTR, Errno::STALE];
+    for seed in 0..40 {
+        let world = world();
+        let shelf = Shelf::new();
+        let files: Vec<_> = (0..6_u8)
+            .map(|index| {
+                (format!("d{}/f{index}", index % 2), content(50_000, index), index % 2 == 0)
+            })
+            .collect();
+        for (name, bytes, archived) in &files {
+            let dest = if *archived { LustreTsm } else { fsq_wire::StorageDest::Lustre };
+            world.stage(name, bytes, dest);
+        }
+        for (offset, fs) in [&world.target, &shelf.0, &world.staging].into_iter().enumerate() {
+            fs.fail_randomly(seed * 3 + offset as u64, 20, &errnos);
+        }
+        // Runs that end in the middle, as by kill -9; each may give up on files.
+        for run_until in 1..6 {
+            let Ok(mut daemon) = world.start() else { continue };
+            daemon.recover(Scan::Start);
+            let archive = shelf.archive(&daemon);
+            run(&mut daemon, archive, Duration::from_secs(run_until * 40));
+            for (name, bytes, archived) in &files {
+                let staged = world.staging.contents(Path::new(name));
+                let target = world.on_target(name);
+                let object = shelf.0.contents(&Path::new("3").join(name));
+                assert!(staged.is_none_or(|staged| staged == *bytes), "seed {seed}: {name}");
+                assert!(target.as_ref().is_none_or(|copy| copy == bytes), "seed {seed}: {name}");
+                assert!(object.as_ref().is_none_or(|copy| copy == bytes), "seed {seed}: {name}");
+                let safe = target.is_some() && (object.is_some() || !archived);
+                let staged = world.staged_files().contains(&name.into());
+                assert!(staged || safe, "seed {seed}: {name} was freed too early");
+            }
+        }
+        for fs in [&world.target, &shelf.0, &world.staging] {
+            fs.clear_faults();
+        }
+        let mut daemon = world.start().expect("it starts");
+        daemon.recover(Scan::Start);
+        let archive = shelf.archive(&daemon);
+        run(&mut daemon, archive, YEAR);
+        assert_eq!(world.staged_files(), Vec::<PathBuf>::new(), "seed {seed}");
+        assert_eq!(world.target_files().len(), 6, "seed {seed}: no temporary");
+        assert_eq!(shelf.objects().len(), 3, "seed {seed}: no temporary");
+    }
 }

@@ -9,9 +9,11 @@
 //! directory.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, JoinHandle};
 
 use crate::clock::Clock;
+use crate::config::{TargetIo, Verify};
 use crate::fs::Fs;
 use crate::queue::record::Record;
 use crate::queue::route::ArchiveMode;
@@ -24,6 +26,7 @@ pub use self::target::TargetRoot;
 pub use self::worker::DrainWorker;
 
 pub mod copy;
+pub mod peek;
 pub(crate) mod publish;
 mod target;
 mod worker;
@@ -31,31 +34,9 @@ mod worker;
 /// Smallest and largest block that a worker reads and writes, bytes.
 pub const BLOCK_BYTES: std::ops::RangeInclusive<u32> = 64 << 10..=16 << 20;
 
-/// How files on the target are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TargetIo {
-    /// O_DIRECT for files of at least [`DIRECT_BYTES_MIN`] where the target takes it, else buffered.
-    #[default]
-    Auto,
-    /// O_DIRECT.
-    Direct,
-    /// Through the page cache.
-    Buffered,
-}
-
 /// Below this, [`TargetIo::Auto`] writes buffered: a small file fits into one RPC either way, and
 /// the client sends the very small ones along with it.
 pub const DIRECT_BYTES_MIN: u64 = 1 << 20;
-
-/// What is checked before a file is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verify {
-    /// The checksum of what was read from staging and written.
-    #[default]
-    Stream,
-    /// That, and the checksum of what is read back from the target after the sync.
-    Readback,
-}
 
 /// Settings of all workers.
 #[derive(Clone, Copy, Debug)]
@@ -99,32 +80,63 @@ impl<F: Fs, C: Clock> Drain<F, C> {
     }
 }
 
-/// Starts the thread of worker number `index`. `make` runs on that thread, since a ring may only be
-/// used by the thread that made it.
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError<E: std::error::Error> {
+    /// It could not be made.
+    #[error("cannot start a queue consumer: {0}")]
+    Make(E),
+    /// No thread.
+    #[error("cannot start a queue consumer thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Starts the thread of worker number `index` and waits until it is ready. `make` runs on that
+/// thread, since a ring may only be used by the thread that made it.
 ///
 /// # Errors
-/// The thread cannot be started.
-pub fn spawn<F, R, C>(
+/// See [`SpawnError`].
+pub fn spawn<F, R, C, E>(
     index: usize,
-    make: impl FnOnce() -> DrainWorker<F, R, C> + Send + 'static,
-) -> std::io::Result<JoinHandle<()>>
+    make: impl FnOnce() -> Result<DrainWorker<F, R, C>, E> + Send + 'static,
+) -> Result<JoinHandle<()>, SpawnError<E>>
 where
     F: Fs,
     R: Ring,
     C: Clock,
+    E: std::error::Error + Send + 'static,
 {
     let name = format!("fsq_queue/{index}");
-    let handle = Builder::new().name(name.clone()).spawn(move || {
-        if let Err(errno) = make().run() {
-            tracing::error!(
-                "queue consumer thread fsq_queue/{index} ends: its ring failed: {errno}"
-            );
+    let (ready, started) = sync_channel(1);
+    let run = move || {
+        let made = make();
+        match made {
+            Err(error) => {
+                // Nobody waits for it only if the starter is gone.
+                let _ = ready.send(Err(error));
+            }
+            Ok(worker) => {
+                let _ = ready.send(Ok(()));
+                if let Err(errno) = worker.run() {
+                    tracing::error!(
+                        "queue consumer thread fsq_queue/{index} ends: its ring failed: {errno}"
+                    );
+                }
+            }
         }
-    })?;
+    };
+    let handle = Builder::new().name(name.clone()).spawn(run).map_err(SpawnError::Thread)?;
+    match started.recv() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(SpawnError::Make(error)),
+        Err(_) => return Err(SpawnError::Thread(std::io::Error::other("it ended at its start"))),
+    }
     tracing::info!("created queue consumer thread {name}");
     Ok(handle)
 }
 
+#[cfg(test)]
+mod real_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

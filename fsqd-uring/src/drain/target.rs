@@ -4,6 +4,11 @@
 //! that a file never ends up where somebody has moved its directory; and the root only while it is
 //! the one that was there at the start, so that nothing is written into the bare mount point of a
 //! file system that is not mounted.
+//!
+//! Directories are synced into their parents by whoever makes them. One that another worker has just
+//! made, or a daemon that was killed then, may not be; the sync of the directory that a file is
+//! published in covers it, since the target commits changes of names in order (Lustre's MDT
+//! transactions, the journals of ext4 and XFS).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,9 +9,10 @@ use std::time::Duration;
 use fsq_wire::StorageDest;
 use rustix::io::Errno;
 
-use super::{Drain, DrainWorker, Options, Owners, TargetIo, TargetRoot, Verify};
+use super::{Drain, DrainWorker, Options, Owners, TargetRoot};
 use crate::archive::{Archive, ArchiveWorker, Pool};
 use crate::clock::Clock;
+use crate::config::{TargetIo, Verify};
 use crate::fs::sim::{SimConfig, SimFs};
 use crate::fs::{Fs, Kind, Ownership};
 use crate::queue::record::{Content, FileState, Owner, Record, seal};

@@ -22,8 +22,9 @@ use rustix::io::Errno;
 use super::copy::{ALIGNMENT, End, Plan, Transfer, TransferError};
 use super::publish::{remove_temporary, temporary_name};
 use super::target::Directories;
-use super::{BLOCK_BYTES, DIRECT_BYTES_MIN, Drain, TargetIo, Verify};
+use super::{BLOCK_BYTES, DIRECT_BYTES_MIN, Drain};
 use crate::clock::Clock;
+use crate::config::{TargetIo, Verify};
 use crate::fs::{Access, Fs, FsError, Handle, Kind, Ownership, Stat};
 use crate::path::target_path;
 use crate::queue::record::{Content, FileState, Record};
@@ -201,8 +202,12 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         if record.state.may_become(FileState::LustreCopyRun) {
             drain.tree.set_state(path, (&staged.node, record), FileState::LustreCopyRun)?;
         }
-        self.copy(path, staged, record)?;
-        drain.tree.set_state(path, (&staged.node, record), FileState::LustreCopyDone)?;
+        let content = self.copy(path, staged, record)?;
+        if record.content.is_none() {
+            drain.tree.adopt(path, (&staged.node, record), content)?;
+        } else {
+            drain.tree.set_state(path, (&staged.node, record), FileState::LustreCopyDone)?;
+        }
         match after_copy(record.dest, drain.options.archive) {
             Route::Archive(_) => Ok(Outcome::Copied),
             Route::Free => {
@@ -216,8 +221,8 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         }
     }
 
-    /// Steps 2 to 7.
-    fn copy(&mut self, path: &Path, staged: &Staged<F::Node>, record: &Record) -> Attempt<()> {
+    /// Steps 2 to 7; what the file on the target contains.
+    fn copy(&mut self, path: &Path, staged: &Staged<F::Node>, record: &Record) -> Attempt<Content> {
         let begun = self.drain.queue.clock().now();
         let job = self.prepare(path, staged, record)?;
         let drain = Arc::clone(&self.drain);
@@ -247,12 +252,12 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         };
         fs.sync(&job.directory).map_err(|error| job.failure(error))?;
         let seconds = (drain.queue.clock().now() - begun).as_secs_f64();
+        let len = job.stat.len;
         tracing::info!(
-            "copied {path:?} to target {:?}: {} bytes in {seconds:.3} s, crc32 {crc:08x}",
-            job.target,
-            job.stat.len
+            "copied {path:?} to target {:?}: {len} bytes in {seconds:.3} s, crc32 {crc:08x}",
+            job.target
         );
-        Ok(())
+        Ok(Content { len, crc })
     }
 
     fn prepare<'a>(
@@ -405,7 +410,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
     }
 
     /// There is a file under the final name: ours, published by an earlier attempt, or not.
-    fn recognise(&mut self, job: &Job<'_, F::Node>, there: Stat) -> Attempt<()> {
+    fn recognise(&mut self, job: &Job<'_, F::Node>, there: Stat) -> Attempt<Content> {
         let taken = |what: String| {
             let text = format!(
                 "target {:?} exists already and {what}; it is not overwritten: move one of the two \
@@ -441,7 +446,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
             job.target,
             there.len
         );
-        Ok(())
+        Ok(Content { len: there.len, crc })
     }
 
     /// Checksum of a file in the job's directory on the target, past the page cache where it can.

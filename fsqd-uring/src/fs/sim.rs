@@ -1,6 +1,6 @@
 //! A file system in memory, with faults on demand, and with crashes.
 //!
-//! It keeps two [`Image`]s and a journal: what every call sees, what is on stable storage, and the
+//! It keeps two images and a journal: what every call sees, what is on stable storage, and the
 //! changes between the two in order. A sync moves changes over; [`SimFs::crash`] lets a seed choose
 //! how much of the rest had made it, and goes on from there with every handle invalid.
 //!
@@ -139,6 +139,11 @@ impl SimFs {
     /// Lets the `nth` next call of `operation` (1: the very next) fail with `errno`.
     pub fn fail_nth(&self, operation: Operation, nth: u64, errno: Errno) {
         self.world.state().faults.fail_nth(operation, nth, errno);
+    }
+
+    /// Lets the call with this number (counted as [`Self::operations`]) fail with `errno`.
+    pub fn fail_at(&self, index: u64, errno: Errno) {
+        self.world.state().faults.fail_at(index, errno);
     }
 
     /// Lets every call of `operation` fail with `errno` from now on.

@@ -82,7 +82,7 @@ impl Listener {
         };
         let socket = bound.map_err(refused)?;
         let name = getsockname(&socket).map_err(refused)?;
-        let port = SocketAddr::try_from(name).map_or(address.port(), |name| name.port());
+        let port = SocketAddr::try_from(name).map_or_else(|_| address.port(), |name| name.port());
         Ok(Self { socket, port })
     }
 }
@@ -146,8 +146,7 @@ impl Acceptor {
 
 fn run(listener: &OwnedFd, stop: &OwnedFd, places: &[Place]) {
     loop {
-        let mut ready =
-            [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        let mut ready = [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         match poll(&mut ready, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => {

@@ -125,6 +125,18 @@ impl Content {
         }
     }
 
+    /// Whether a write is in flight.
+    #[must_use]
+    pub fn writing(&self) -> bool {
+        self.writes.iter().any(Option::is_some)
+    }
+
+    /// Whether the file is being preallocated.
+    #[must_use]
+    pub fn extending(&self) -> bool {
+        self.extending
+    }
+
     /// Bytes received so far, the file's length.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -152,7 +164,7 @@ impl Content {
     /// Whether the kernel or the staging service still works for this file.
     #[must_use]
     pub fn busy(&self) -> bool {
-        self.extending || self.writes.iter().any(Option::is_some)
+        self.extending || self.writing()
     }
 
     fn last(&self) -> Option<usize> {

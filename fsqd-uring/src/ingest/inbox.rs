@@ -4,6 +4,7 @@
 //! the ring.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ring::Token;
@@ -31,6 +32,8 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Inbox {
     messages: Mutex<Vec<Message>>,
+    /// There are messages: what the ring looks at every turn instead of the lock.
+    posted: AtomicBool,
     waker: Waker,
 }
 
@@ -38,7 +41,8 @@ impl Inbox {
     /// An empty inbox whose messages wake the ring of `waker`.
     #[must_use]
     pub fn new(waker: Waker) -> Self {
-        Self { messages: Mutex::new(Vec::with_capacity(256)), waker }
+        let messages = Mutex::new(Vec::with_capacity(256));
+        Self { messages, posted: AtomicBool::new(false), waker }
     }
 
     /// Posts a message.
@@ -47,6 +51,7 @@ impl Inbox {
         messages.push(message);
         // Whoever finds it empty wakes; the others ride along.
         let first = messages.len() == 1;
+        self.posted.store(true, Ordering::Release);
         drop(messages);
         if first {
             self.waker.wake();
@@ -56,7 +61,11 @@ impl Inbox {
     /// Takes all messages, in order; `into` is empty and gives its memory in exchange.
     pub fn take(&self, into: &mut Vec<Message>) {
         debug_assert!(into.is_empty());
-        std::mem::swap(&mut *self.lock(), into);
+        if self.posted.load(Ordering::Acquire) {
+            let mut messages = self.lock();
+            self.posted.store(false, Ordering::Release);
+            std::mem::swap(&mut *messages, into);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Message>> {

@@ -61,6 +61,8 @@ pub(super) enum Stage {
     Failing,
     /// The staging service forgets it.
     Aborting,
+    /// It is forgotten, but a preallocation has not been answered yet.
+    Aborted,
 }
 
 /// A file being received to staging.

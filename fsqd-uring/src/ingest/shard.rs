@@ -392,7 +392,7 @@ impl Shard {
                 upload.content.stop();
                 self.pump(io, slot);
             }
-            Stage::Committing | Stage::Failing | Stage::Aborting => {}
+            _ => {}
         }
     }
 }

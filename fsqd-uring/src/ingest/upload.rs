@@ -73,22 +73,20 @@ impl Shard {
         let carry = session.memory.carry();
         let receiving = matches!(session.receive, Receive::Payload(_));
         let Some(upload) = &mut session.upload else { return };
-        if upload.content.busy() || receiving {
-            return;
-        }
         let staged = upload.staged;
         match upload.stage {
-            Stage::Sealing => {
+            Stage::Sealing if !upload.content.busy() => {
                 upload.stage = Stage::Committing;
                 let content = &upload.content;
                 let (tail, len, crc) = (content.tail(carry), content.len(), content.crc());
                 self.job(io, slot, Job::Commit { staged, tail, len, crc });
             }
-            Stage::Failing => {
+            // A preallocation that waits for space is ended by this, not waited for.
+            Stage::Failing if !upload.content.writing() && !receiving => {
                 upload.stage = Stage::Aborting;
                 self.job(io, slot, Job::Abort { staged });
             }
-            Stage::Content | Stage::Committing | Stage::Aborting => {}
+            _ => {}
         }
     }
 
@@ -168,13 +166,19 @@ impl Shard {
         result: Result<u64, Refusal>,
     ) {
         let upload = self.sessions[slot as usize].upload.as_mut();
-        let content = &mut upload.expect("an upload outlives its jobs").content;
+        let upload = upload.expect("an upload outlives its jobs");
         match result {
-            Ok(end) => content.extended(end),
+            Ok(end) => upload.content.extended(end),
             Err(refusal) => {
-                content.extend_failed();
-                self.fail_upload(io, slot, refusal);
+                upload.content.extend_failed();
+                if upload.stage == Stage::Content || upload.stage == Stage::Sealing {
+                    self.fail_upload(io, slot, refusal);
+                }
             }
+        }
+        let upload = self.sessions[slot as usize].upload.as_ref();
+        if upload.is_some_and(|upload| upload.stage == Stage::Aborted) {
+            self.aborted(io, slot);
         }
         self.pump(io, slot);
     }
@@ -199,6 +203,12 @@ impl Shard {
 
     /// The answer to [`Job::Abort`].
     pub(super) fn aborted<R: Ring, S: Services>(&mut self, io: &mut Io<'_, R, S>, slot: u32) {
+        let upload = self.sessions[slot as usize].upload.as_mut();
+        let upload = upload.expect("an upload outlives its jobs");
+        if upload.content.extending() {
+            upload.stage = Stage::Aborted;
+            return;
+        }
         self.drop_upload(io, slot);
         let session = &mut self.sessions[slot as usize];
         if session.life == Life::Open

@@ -21,7 +21,6 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +34,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use self::escape::Escaped;
+pub use self::output::Flusher;
 use self::output::Output;
 use crate::config::{LogFormat, Verbosity};
 
@@ -53,29 +53,41 @@ impl From<Verbosity> for LevelFilter {
     }
 }
 
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The process has a log already.
+    #[error("the log is taken: {0}")]
+    Taken(#[from] SetGlobalDefaultError),
+    /// No thread to write it.
+    #[error("cannot start the log's thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
 /// Sends the events of all threads to standard output from now on; colours if it is a terminal.
+/// The last lines are written when the process ends only if it waits for them with what it gets
+/// here.
 ///
 /// # Errors
-/// If the process has a log already.
-pub fn start(format: LogFormat, verbosity: Verbosity) -> Result<(), SetGlobalDefaultError> {
+/// See [`LogError`].
+pub fn start(format: LogFormat, verbosity: Verbosity) -> Result<Flusher, LogError> {
     let layout = match format {
         LogFormat::Fsq => Layout::Fsq { colours: io::stdout().is_terminal() },
         LogFormat::Json => Layout::Json,
     };
     let lines = Lines { layout, now: wall_clock, thread: thread_id };
-    tracing::subscriber::set_global_default(subscriber(lines, verbosity, io::stdout()))
+    let output = Output::start(io::stdout())?;
+    let flusher = output.flusher();
+    tracing::subscriber::set_global_default(subscriber(lines, verbosity, output))?;
+    Ok(flusher)
 }
 
-fn subscriber<S: AsFd + Send + Sync + 'static>(
-    lines: Lines,
-    verbosity: Verbosity,
-    out: S,
-) -> impl Subscriber + Send + Sync {
+fn subscriber(lines: Lines, verbosity: Verbosity, output: Output) -> impl Subscriber + Send + Sync {
     let layer = tracing_subscriber::fmt::layer()
         .event_format(lines)
         // It would complain on standard error, and panic if that is closed as well.
         .log_internal_errors(false)
-        .with_writer(Output::new(out));
+        .with_writer(output);
     tracing_subscriber::registry().with(LevelFilter::from(verbosity)).with(layer)
 }
 

@@ -13,11 +13,15 @@ fn fixed_thread() -> i32 {
     174_822
 }
 
-/// What `events` logs, on a pipe; little enough to fit into it.
+fn output(writer: OwnedFd) -> Output {
+    Output::start(writer).expect("a thread")
+}
+
+/// What `events` logs, on a pipe.
 fn logged(layout: Layout, verbosity: Verbosity, events: impl FnOnce()) -> String {
     let (reader, writer): (OwnedFd, OwnedFd) = rustix::pipe::pipe().expect("a pipe");
     let lines = Lines { layout, now: fixed_clock, thread: fixed_thread };
-    tracing::subscriber::with_default(subscriber(lines, verbosity, writer), events);
+    tracing::subscriber::with_default(subscriber(lines, verbosity, output(writer)), events);
     let mut text = String::new();
     std::fs::File::from(reader).read_to_string(&mut text).expect("the log is UTF-8");
     text
@@ -138,7 +142,7 @@ fn a_reader_that_has_gone_does_no_harm() {
     let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
     drop(reader);
     let lines = Lines { layout: FSQ, now: wall_clock, thread: thread_id };
-    tracing::subscriber::with_default(subscriber(lines, Verbosity::Debug, writer), || {
+    tracing::subscriber::with_default(subscriber(lines, Verbosity::Debug, output(writer)), || {
         for _ in 0..3 {
             error!("nobody reads this");
         }
@@ -153,7 +157,7 @@ fn threads_do_not_mix_their_lines() {
     const LENGTH: usize = 100_000;
     let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
     let lines = Lines { layout: FSQ, now: wall_clock, thread: thread_id };
-    let dispatch = tracing::Dispatch::new(subscriber(lines, Verbosity::Debug, writer));
+    let dispatch = tracing::Dispatch::new(subscriber(lines, Verbosity::Debug, output(writer)));
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
             let dispatch = dispatch.clone();

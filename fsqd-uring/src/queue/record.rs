@@ -39,13 +39,13 @@ const CONTENT: &str = "user.fsq.crc";
 /// Ends the content attribute: "FSQ" and the version of its format.
 pub const SEAL: u32 = u32::from_be_bytes(*b"FSQ\x01");
 
-/// Longest `fs`, bytes (FSQ protocol: char[1025] with its NUL).
+/// Longest `fs`, bytes (FSQ protocol: `char[1025]` with its NUL).
 pub const FS_BYTES_MAX: usize = 1024;
-/// Longest `fpath`, bytes (FSQ protocol: char[4097] with its NUL).
+/// Longest `fpath`, bytes (FSQ protocol: `char[4097]` with its NUL).
 pub const FPATH_BYTES_MAX: usize = 4096;
-/// Longest `desc`, bytes (FSQ protocol: char[256] with its NUL).
+/// Longest `desc`, bytes (FSQ protocol: `char[256]` with its NUL).
 pub const DESC_BYTES_MAX: usize = 255;
-/// Longest name of a node, bytes (FSQ protocol: char[65] with its NUL).
+/// Longest name of a node, bytes (FSQ protocol: `char[65]` with its NUL).
 pub const NODE_BYTES_MAX: usize = 64;
 
 /// How far a staged file has come; the values are on disk and in the C library's header.
@@ -224,25 +224,6 @@ impl RecordError {
 
 type Result<T> = std::result::Result<T, RecordError>;
 
-/// The room that all attributes of a file take in its inode, bytes, for strings of these lengths.
-/// Counted as ext4 does: for each an entry of 16, and its name without `user.` and its value, both
-/// padded to 4.
-#[must_use]
-pub fn stored_bytes(fs: usize, fpath: usize, desc: usize, node: usize) -> usize {
-    let values = [
-        (STATE, 4),
-        (ARCHIVE_ID, 4),
-        (FS, fs),
-        (FPATH, fpath),
-        (DESC, desc),
-        (DEST, 4),
-        (OWNER, 8 + node),
-        (CONTENT, 16),
-    ];
-    let padded = |len: usize| len.next_multiple_of(4);
-    values.iter().map(|(name, len)| 16 + padded(name.len() - "user.".len()) + padded(*len)).sum()
-}
-
 impl Record {
     /// Writes what is known when a file begins: all but its state and its content.
     ///
@@ -293,8 +274,8 @@ impl Record {
             fpath: OsString::from_vec(string(FPATH, required(fs, file, FPATH)?, FPATH_BYTES_MAX)?),
             // The older daemon leaves it out when the client sends none.
             desc: string(DESC, load(fs, file, DESC)?.unwrap_or_default(), DESC_BYTES_MAX)?,
-            dest: destination(dest)
-                .ok_or_else(|| malformed(DEST, format!("{dest} is not a destination")))?,
+            dest: StorageDest::try_from(dest)
+                .map_err(|_| malformed(DEST, format!("{dest} is not a destination")))?,
             content,
             owner,
         }))
@@ -326,13 +307,6 @@ pub fn seal<F: Fs>(fs: &F, file: &F::Node, content: Content, state: FileState) -
     value[12..].copy_from_slice(&SEAL.to_ne_bytes());
     store(fs, file, CONTENT, &value)?;
     store(fs, file, STATE, &state.bits().to_ne_bytes())
-}
-
-/// The destination with this number on the wire and on disk.
-#[must_use]
-pub fn destination(number: i32) -> Option<StorageDest> {
-    use StorageDest::*;
-    [Null, Local, Lustre, Tsm, LustreTsm].into_iter().find(|&dest| dest as i32 == number)
 }
 
 fn malformed(attribute: &'static str, reason: impl Into<String>) -> RecordError {

@@ -40,6 +40,8 @@ pub enum Phase {
 pub struct Limits {
     /// Files held in memory; the others wait on disk for a scan.
     pub entries_max: usize,
+    /// Bytes of their paths together, so that long names cannot take more memory than many files.
+    pub path_bytes_max: usize,
     /// The error of this number, counted per file, is the last: the file is omitted.
     pub tolerated_errors: u32,
     /// Delays after failures, of single files and between probes.
@@ -50,7 +52,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries_max: 65_536, tolerated_errors: 16, delays: DelayBounds::default(), seed: 0 }
+        Self {
+            entries_max: 65_536,
+            path_bytes_max: 16 << 20,
+            tolerated_errors: 16,
+            delays: DelayBounds::default(),
+            seed: 0,
+        }
     }
 }
 
@@ -165,6 +173,7 @@ pub struct Scheduler {
     copy: Lane,
     archive: Lane,
     backoff: Backoff,
+    path_bytes: usize,
     overflowed: bool,
     sequence: u64,
 }
@@ -179,6 +188,7 @@ impl Scheduler {
             copy: Lane::new(),
             archive: Lane::new(),
             backoff: Backoff::new(limits.delays, limits.seed),
+            path_bytes: 0,
             overflowed: false,
             sequence: 0,
         }
@@ -189,10 +199,14 @@ impl Scheduler {
         if self.entries.contains_key(path) {
             return Admission::Known;
         }
-        if self.entries.len() >= self.limits.entries_max {
+        let bytes = path.as_os_str().len();
+        if self.entries.len() >= self.limits.entries_max
+            || self.path_bytes + bytes > self.limits.path_bytes_max
+        {
             self.overflowed = true;
             return Admission::Overflow;
         }
+        self.path_bytes += bytes;
         let path: Arc<Path> = path.into();
         let entry = Entry { stage, phase, standing: Standing::Ready, errors: 0, setbacks: 0 };
         self.entries.insert(Arc::clone(&path), entry);
@@ -257,6 +271,7 @@ impl Scheduler {
         match outcome {
             Outcome::Done | Outcome::Left => {
                 self.entries.remove(&ticket.path);
+                self.path_bytes -= ticket.path.as_os_str().len();
             }
             Outcome::Copied => self.ready_again(&ticket.path, Stage::Archive, Phase::Submit),
             Outcome::Moved(stage, phase) => self.ready_again(&ticket.path, stage, phase),
@@ -299,7 +314,9 @@ impl Scheduler {
     /// The disk has more than memory holds, and memory has room again: time to scan. Asking takes
     /// the flag down; a scan that overflows again sets it again.
     pub fn take_rescan(&mut self) -> bool {
-        let due = self.overflowed && self.entries.len() <= self.limits.entries_max / 2;
+        let due = self.overflowed
+            && self.entries.len() <= self.limits.entries_max / 2
+            && self.path_bytes <= self.limits.path_bytes_max / 2;
         if due {
             self.overflowed = false;
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::failure::{Failure, FailureClass, Side};
-use super::record::{FileState, Record};
+use super::record::{Content, FileState, Record, seal};
 use super::scheduler::{Outcome, Ticket};
 use super::{Queue, Stage};
 use crate::clock::Clock;
@@ -94,6 +94,26 @@ impl<F: Fs> StagingTree<F> {
         record
             .set_state(self.fs(), node, next)
             .map_err(|error| Failure::new(FailureClass::Staging, format!("{path:?}: {error}")))
+    }
+
+    /// Completes the record of a file that the old daemon has staged and this one has copied: from
+    /// now on its content is known and its state is this daemon's word.
+    ///
+    /// # Errors
+    /// As the class says.
+    pub fn adopt(
+        &self,
+        path: &Path,
+        staged: (&F::Node, &mut Record),
+        content: Content,
+    ) -> Result<(), Failure> {
+        let (node, record) = staged;
+        let state = FileState::LustreCopyDone;
+        seal(self.fs(), node, content, state)
+            .map_err(|error| Failure::new(FailureClass::Staging, format!("{path:?}: {error}")))?;
+        record.content = Some(content);
+        record.state = state;
+        Ok(())
     }
 
     /// Removes a staging copy whose destination is safe. Its directories stay, as they always have.

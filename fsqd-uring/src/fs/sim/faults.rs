@@ -115,6 +115,8 @@ pub(super) struct Faults {
     nth: BTreeMap<(Operation, u64), Errno>,
     always: BTreeMap<Operation, Errno>,
     drawn: Option<Drawn>,
+    /// By the count of all calls.
+    at: BTreeMap<u64, Errno>,
     halt_at: Option<u64>,
 }
 
@@ -127,6 +129,9 @@ impl Faults {
         *count += 1;
         if self.halt_at.is_some_and(|halt_at| index >= halt_at) {
             return Err(Errno::SHUTDOWN);
+        }
+        if let Some(errno) = self.at.remove(&index) {
+            return Err(errno);
         }
         if let Some(errno) = self.nth.remove(&(operation, *count)) {
             return Err(errno);
@@ -155,6 +160,10 @@ impl Faults {
         self.nth.insert((operation, self.count(operation) + nth), errno);
     }
 
+    pub(super) fn fail_at(&mut self, index: u64, errno: Errno) {
+        self.at.insert(index, errno);
+    }
+
     pub(super) fn fail_always(&mut self, operation: Operation, errno: Errno) {
         self.always.insert(operation, errno);
     }
@@ -170,6 +179,7 @@ impl Faults {
 
     /// Ends every fault; the counters go on.
     pub(super) fn clear(&mut self) {
+        self.at.clear();
         self.nth.clear();
         self.always.clear();
         self.drawn = None;

@@ -27,7 +27,7 @@ fn refused_and_illegal_requests_are_answered() {
     wrong_password.connect(b"guess");
     let ok = (0x21, 0);
     let refused = |errno: Errno| (0x60, -errno.raw_os_error());
-    let cases: Vec<(&str, Vec<u8>, Vec<(u32, i32)>)> = vec![
+    let cases: [(&str, Vec<u8>, Vec<_>); 8] = [
         ("version", wrong_version, vec![refused(Errno::NOPROTOOPT)]),
         ("password", wrong_password.0, vec![refused(Errno::ACCESS)]),
         ("garbage", vec![0x5a; PACKET_BYTES + 100], vec![refused(Errno::NOPROTOOPT)]),

@@ -54,7 +54,7 @@ fn client(world: &mut World, prng: &mut Prng, id: u64) -> Client {
 
 fn run(seed: u64) {
     let mut prng = Prng::new(seed ^ 0x5eed);
-    let failing = seed % 3 == 0;
+    let failing = seed.is_multiple_of(3);
     let sim = SimOptions { failing_file: if failing { 2 } else { 0 }, ..SimOptions::rough(seed) };
     let options = WorldOptions {
         sim,

@@ -242,7 +242,10 @@ impl World {
             Job::Extend { .. } if fails => Answer::Extend(Err(broken())),
             Job::Extend { staged, from, len } => {
                 let mut store = self.store.borrow_mut();
-                let file = store.receiving.get_mut(&staged.key).expect("an open file");
+                // It may have been aborted while the job waited.
+                let Some(file) = store.receiving.get_mut(&staged.key) else {
+                    return Answer::Extend(Err(broken()));
+                };
                 assert_eq!(file.allocated, from, "extended where it ends");
                 // Space is short now and then: less than asked for.
                 file.allocated += if self.prng.below(4) == 0 { len.min(1 << 20) } else { len };

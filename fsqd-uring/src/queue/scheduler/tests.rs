@@ -58,6 +58,21 @@ fn a_full_set_asks_for_a_scan_once_it_has_room() {
 }
 
 #[test]
+fn long_names_overflow_before_many() {
+    let mut queue = Scheduler::new(Limits { path_bytes_max: 10, ..Limits::default() });
+    add(&mut queue, "12345678");
+    assert_eq!(queue.enqueue(Path::new("abc"), Stage::Copy, Phase::Submit), Admission::Overflow);
+    add(&mut queue, "ab");
+    assert!(!queue.take_rescan());
+    for _ in 0..2 {
+        let ticket = take_one(&mut queue, SECOND);
+        queue.finished(&ticket, Outcome::Done, SECOND);
+    }
+    assert!(queue.take_rescan());
+    add(&mut queue, "1234567890");
+}
+
+#[test]
 fn an_outage_of_the_target_pauses_everything_and_counts_against_nobody() {
     let mut queue = scheduler();
     for name in ["a", "b", "c"] {

@@ -1,0 +1,494 @@
+//! The daemon put together: start in the order in which things can fail, run, stop in the order in
+//! which things depend on each other.
+//!
+//! Invariant: nothing is accepted before everything that handles it runs, and nothing that handles
+//! it stops before what was accepted is finished.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use fsq_wire::StorageDest;
+use tracing::{debug, error, info, warn};
+
+use crate::archive::{self, ArchiveWorker, DirArchive};
+use crate::auth::{SignOn, authenticator};
+use crate::clock::SystemClock;
+use crate::config::{Archive, Auth, Config, ConfigError, RingMode};
+use crate::drain::peek::Peek;
+use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
+use crate::fs::linux::LinuxFs;
+use crate::fs::{Fs, Handle, Ownership};
+use crate::identmap::SharedIdentityMap;
+use crate::ingest::acceptor::{Acceptor, ListenError, Listener, Place};
+use crate::ingest::inbox::Message;
+use crate::ingest::shard::ShardConfig;
+use crate::ingest::worker::{Worker, WorkerConfig, WorkerError};
+use crate::limits::WINDOW_BYTES;
+use crate::path::{Admission, PRIVATE_DIRECTORY};
+use crate::queue::record::Record;
+use crate::queue::recovery;
+use crate::queue::route::ArchiveMode;
+use crate::queue::staged::StagingTree;
+use crate::queue::{Limits, Phase, Queue, Stage};
+use crate::ring::Span;
+use crate::ring::setup::{Rung, SetupError, memlock_limit};
+use crate::ring::uring::{Uring, UringConfig};
+use crate::signals::{self, Signal};
+use crate::staging::root::{RootError, StagingRoot};
+use crate::staging::{Neighbours, StagingConfig, StagingService};
+
+/// Block of a drain worker's reads and writes.
+const DRAIN_BLOCK_BYTES: u32 = 4 << 20;
+
+/// One block being written, one being read, one between them.
+const DRAIN_BLOCKS: u32 = 3;
+
+/// Kernel threads that a drain ring may block at the target: its one write and its reads.
+const DRAIN_KERNEL_WORKERS_MAX: u32 = 4;
+
+/// How long a worker that waits for the target or the archive is waited for at the end.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the rings' threads are looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// Why the daemon does not start; one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An option or a file it names.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity map.
+    #[error(transparent)]
+    File(#[from] crate::config::text::FileError),
+    /// The staging directory.
+    #[error(transparent)]
+    Staging(#[from] RootError),
+    /// The port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// An ingest ring.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A drain worker's ring.
+    #[error(transparent)]
+    Drain(#[from] drain::SpawnError<SetupError>),
+    /// The system gives no more threads or descriptors.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+type Staging = StagingService<LinuxFs>;
+
+/// Everything that runs.
+struct Daemon {
+    sign_on: Arc<SignOn>,
+    staging: Staging,
+    queue: Arc<Queue<SystemClock>>,
+    workers: Vec<Worker>,
+    /// Threads that wait for the target or the archive.
+    drains: Vec<JoinHandle<()>>,
+    acceptor: Acceptor,
+    events: Receiver<Signal>,
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// Why it does not start.
+pub fn run(config: &Config) -> Result<ExitCode, StartError> {
+    let daemon = Daemon::start(config)?;
+    let healthy = daemon.serve();
+    Ok(daemon.stop(healthy))
+}
+
+/// Tries everything the configuration asks for, says what it found, and leaves nothing behind.
+///
+/// # Errors
+/// The first thing that does not work.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    config.check_paths()?;
+    let map = SharedIdentityMap::load(&config.identmap)?;
+    info!("identity map {}: {} nodes", config.identmap.display(), map.current().iter().count());
+    authenticator(&config.auth)?;
+    if let Auth::Unavailable { reason } = &config.auth {
+        warn!("nobody can sign on: {reason}");
+    }
+    if let Err(reason) = config.archive.accepts() {
+        info!("archive destinations are refused: {reason}");
+    }
+    let fs = Arc::new(LinuxFs);
+    let root = StagingRoot::open(fs, &config.localfs, std::process::id())?;
+    info!("staging directory {}: {:?}", config.localfs.display(), root.facts);
+    let ring = Uring::open(&ring_config(best_rung(config.ring_mode), 0, 1 << 20))
+        .map_err(WorkerError::Setup)?;
+    info!("caps: {}", ring.caps());
+    let listener = Listener::bind(config.bind)?;
+    info!("port {} is free", listener.port);
+    info!("the configuration works");
+    Ok(())
+}
+
+impl Daemon {
+    fn start(config: &Config) -> Result<Self, StartError> {
+        // Before there is another thread: it must be blocked in all of them.
+        let events = signals::listen()?;
+        config.check_paths()?;
+        raise_limits(config);
+        let sign_on = Arc::new(sign_on(config)?);
+        let clock = Arc::new(SystemClock::new());
+        let fs = Arc::new(LinuxFs);
+        let root = StagingRoot::open(Arc::clone(&fs), &config.localfs, std::process::id())?;
+        let root = Arc::new(root);
+        let listener = Listener::bind(config.bind)?;
+        let limits = Limits {
+            tolerated_errors: config.tolerr,
+            seed: u64::from(std::process::id()),
+            ..Limits::default()
+        };
+        let queue = Arc::new(Queue::new(limits, Arc::clone(&clock)));
+        let target = Arc::new(TargetRoot::new(Arc::clone(&fs), &config.target));
+        let staging = start_staging(config, &root, &clock, &sign_on, &queue, &target)?;
+        let workers = start_ingest(config, &root, &clock, &sign_on, &staging)?;
+        if let Some(worker) = workers.first() {
+            log_caps(worker, &root, config);
+        }
+        info!(
+            "listening on port {} with {} socket threads, {} queue worker threads, local fs '{}' \
+             and number of tolerated file errors {}",
+            listener.port,
+            config.sthreads,
+            config.qthreads,
+            config.localfs.display(),
+            config.tolerr
+        );
+        let drains = start_drain(config, &fs, &queue, &target, &sign_on.map)?;
+        let place = |worker: &Worker| Place {
+            inbox: Arc::clone(&worker.inbox),
+            load: Arc::clone(&worker.load),
+        };
+        let acceptor = Acceptor::start(listener, workers.iter().map(place).collect())?;
+        Ok(Self { sign_on, staging, queue, workers, drains, acceptor, events })
+    }
+
+    /// Waits for the end; whether it was asked for.
+    fn serve(&self) -> bool {
+        loop {
+            match self.events.recv_timeout(LOOK_AFTER) {
+                Ok(Signal::Reload) => self.reload(),
+                Ok(Signal::Stop) => {
+                    info!("stopping; a second signal ends the daemon at once");
+                    return true;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.workers.iter().any(Worker::is_finished) {
+                        error!("an ingest ring has ended; stopping");
+                        return false;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn reload(&self) {
+        let errors = self.sign_on.reload();
+        for error in &errors {
+            error!("{error}; what was read before stays in force");
+        }
+        log_identities(&self.sign_on.map);
+        if errors.is_empty() {
+            info!("identity map and passwords read again");
+        }
+    }
+
+    fn stop(self, asked: bool) -> ExitCode {
+        self.acceptor.stop();
+        for worker in &self.workers {
+            worker.inbox.post(Message::Stop);
+        }
+        let mut healthy = asked;
+        for worker in self.workers {
+            match worker.join() {
+                Ok(totals) => debug!("ingest ring ended: {totals:?}"),
+                Err(_) => healthy = false,
+            }
+        }
+        // Finishes what it was given; its last files may still reach the queue.
+        drop(self.staging);
+        self.queue.close();
+        let until = Instant::now() + STOP_PATIENCE;
+        let late = self.drains.into_iter().filter(|thread| !joins(thread, until)).count();
+        if late > 0 {
+            warn!("{late} workers still wait for the target; their files are taken up next time");
+        }
+        info!("stopped");
+        if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn joins(thread: &JoinHandle<()>, until: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+fn sign_on(config: &Config) -> Result<SignOn, StartError> {
+    let map = SharedIdentityMap::load(&config.identmap)?;
+    log_identities(&map);
+    if let Auth::Unavailable { reason } = &config.auth {
+        error!("nobody can sign on: {reason}; what is staged is drained all the same");
+    }
+    Ok(SignOn { map, auth: authenticator(&config.auth)? })
+}
+
+fn log_identities(map: &SharedIdentityMap) {
+    for identity in map.current().iter() {
+        debug!("{identity}");
+    }
+}
+
+fn start_staging(
+    config: &Config,
+    root: &Arc<StagingRoot<LinuxFs>>,
+    clock: &Arc<SystemClock>,
+    sign_on: &Arc<SignOn>,
+    queue: &Arc<Queue<SystemClock>>,
+    target: &Arc<TargetRoot<LinuxFs>>,
+) -> std::io::Result<Staging> {
+    let peek = Peek::start(Arc::clone(target), Arc::clone(clock))?;
+    let settings = StagingConfig {
+        staging_high_percent: config.staging_high_percent,
+        space_wait: config.space_wait,
+        ..StagingConfig::new(config.durability, config.max_sessions)
+    };
+    let sign_on = Arc::clone(sign_on);
+    let queue = Arc::clone(queue);
+    StagingService::start(
+        Arc::clone(root),
+        settings,
+        Arc::clone(clock) as Arc<_>,
+        Neighbours {
+            sign_on: Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+            outbox: Box::new(move |path, dest| {
+                let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
+                queue.enqueue(path, stage, Phase::Submit);
+            }),
+            is_taken: Box::new(move |path| peek.is_taken(path)),
+        },
+    )
+}
+
+fn start_ingest(
+    config: &Config,
+    root: &Arc<StagingRoot<LinuxFs>>,
+    clock: &Arc<SystemClock>,
+    sign_on: &Arc<SignOn>,
+    staging: &Staging,
+) -> Result<Vec<Worker>, StartError> {
+    let admission = Arc::new(Admission::new(
+        config.target.clone(),
+        sign_on.map.clone(),
+        config.archive.accepts(),
+        root.facts.attribute_bytes_max,
+    ));
+    let rings = config.sthreads as u64;
+    let per_ring = config.buffer_memory_bytes / rings / u64::from(WINDOW_BYTES);
+    let shard = ShardConfig {
+        sessions_max: (config.max_sessions as u64).div_ceil(rings) as u32,
+        // One of them is scratch memory.
+        windows: (per_ring.saturating_sub(1)).clamp(1, 1 << 20) as u32,
+        stall_timeout: config.stall_timeout,
+    };
+    let owner = Ownership { uid: None, gid: None, mode: 0o600 };
+    let block = root.fs.create_unnamed(&root.node, owner, root.facts.direct);
+    let block = block.map_err(|error| std::io::Error::from(error.errno))?;
+    (0..config.sthreads)
+        .map(|number| {
+            let config =
+                WorkerConfig { number, shard: shard.clone(), best: best_rung(config.ring_mode) };
+            let connect = staging.connector();
+            let worker = Worker::start(
+                config,
+                Arc::clone(&admission),
+                Arc::clone(clock),
+                Some(block.id()),
+                move |inbox, arena| connect(inbox, arena),
+            )?;
+            Ok(worker)
+        })
+        .collect()
+}
+
+fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
+    let release = rustix::system::uname();
+    info!(
+        "caps: linux {}, {}, staging {:?}, target {}",
+        release.release().to_string_lossy(),
+        worker.caps,
+        root.facts,
+        config.target.display()
+    );
+    if let Err(errno) = &worker.caps.registered {
+        let needed = config.buffer_memory_bytes >> 10;
+        warn!(
+            "receive buffers could not be registered ({errno}): {needed} KiB of locked memory are \
+             needed, the limit is {}; writes to staging cost three times the CPU; set \
+             LimitMEMLOCK=infinity or lower --buffer-memory",
+            memlock_limit()
+        );
+    }
+}
+
+fn best_rung(mode: RingMode) -> Rung {
+    match mode {
+        RingMode::Auto => Rung::DeferNoArray,
+        RingMode::Defer => Rung::Defer,
+        RingMode::Coop => Rung::Coop,
+        RingMode::Cqsize => Rung::Cqsize,
+        RingMode::Plain => Rung::Plain,
+    }
+}
+
+fn ring_config(best: Rung, workers_max: u32, arena_bytes: u64) -> UringConfig {
+    UringConfig {
+        entries: 16,
+        completions: 64,
+        arena_bytes,
+        registered_bytes: arena_bytes,
+        best,
+        workers_max,
+    }
+}
+
+/// Owners by the identity map, for what the old daemon has left without one.
+struct MapOwners(SharedIdentityMap);
+
+impl Owners for MapOwners {
+    fn owner(&self, record: &Record) -> Option<(u32, u32)> {
+        let fpath = Path::new(&record.fpath);
+        let map = self.0.current();
+        let mut owners = map.iter().filter(|identity| {
+            let within = identity.directory.as_deref().is_none_or(|dir| fpath.starts_with(dir));
+            within && identity.archive_id == record.archive_id
+        });
+        let identity = owners.next()?;
+        // With two candidates neither can be told to be the one.
+        owners.next().is_none().then_some((identity.uid, identity.gid))
+    }
+}
+
+fn start_drain(
+    config: &Config,
+    fs: &Arc<LinuxFs>,
+    queue: &Arc<Queue<SystemClock>>,
+    target: &Arc<TargetRoot<LinuxFs>>,
+    map: &SharedIdentityMap,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let io_error = |error: crate::fs::FsError| std::io::Error::from(error.errno);
+    let tree_root = fs.open_root(&config.localfs).map_err(io_error)?;
+    let tree = Arc::new(StagingTree::new(Arc::clone(fs), tree_root));
+    let instance = instance(&config.localfs)?;
+    let mode = match config.archive {
+        Archive::None => ArchiveMode::Off,
+        Archive::Dir(_) => ArchiveMode::FromStaging,
+    };
+    let shared = Arc::new(Drain {
+        tree: Arc::clone(&tree),
+        target: Arc::clone(target),
+        queue: Arc::clone(queue),
+        owners: Arc::new(MapOwners(map.clone())),
+        options: drain::Options {
+            target_io: config.target_io,
+            verify: config.verify,
+            archive: mode,
+            instance,
+        },
+    });
+    let mut threads = Vec::new();
+    for index in 0..config.qthreads {
+        let shared = Arc::clone(&shared);
+        let arena = Span { start: 0, len: DRAIN_BLOCKS * DRAIN_BLOCK_BYTES };
+        let best = best_rung(config.ring_mode);
+        let ring = ring_config(best, DRAIN_KERNEL_WORKERS_MAX, u64::from(arena.len));
+        threads.push(drain::spawn(index, move || {
+            let ring = Uring::open(&ring)?;
+            Ok::<_, SetupError>(DrainWorker::new(shared, ring, arena, DRAIN_BLOCK_BYTES))
+        })?);
+    }
+    if let Archive::Dir(directory) = &config.archive {
+        let pool = Arc::new(archive::Pool {
+            tree: Arc::clone(&tree),
+            queue: Arc::clone(queue),
+            mode,
+            target: config.target.clone(),
+        });
+        for index in 0..config.athreads {
+            let (pool, tree) = (Arc::clone(&pool), Arc::clone(&tree));
+            let (fs, directory) = (Arc::clone(fs), directory.clone());
+            threads.push(archive::spawn(index, move || {
+                ArchiveWorker::new(pool, DirArchive::new(tree, fs, &directory, instance))
+            })?);
+        }
+    }
+    let queue = Arc::clone(queue);
+    let house = std::thread::Builder::new().name("fsq_house".to_owned());
+    threads.push(house.spawn(move || recovery::keep_house(&tree, &queue, mode))?);
+    Ok(threads)
+}
+
+/// A number of this staging directory's own, made once and kept in it: it tells the temporary names
+/// of two daemons apart that drain to the same target.
+fn instance(localfs: &Path) -> std::io::Result<u64> {
+    let path: PathBuf = localfs.join(PRIVATE_DIRECTORY).join("instance");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(number) = u64::from_str_radix(text.trim(), 16)
+    {
+        return Ok(number);
+    }
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let number = u64::from_str_radix(&digits, 16).map_err(std::io::Error::other)?;
+    std::fs::write(&path, format!("{number:016x}\n"))?;
+    Ok(number)
+}
+
+/// Raises what the system limits us to, as far as we may, and says what is missing.
+fn raise_limits(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // Whether the limit is (now) what is needed.
+    let raise = |resource: Resource, needed: u64| {
+        let now = getrlimit(resource);
+        if now.current.is_none_or(|current| current >= needed) {
+            return true;
+        }
+        let maximum = now.maximum.map(|maximum| maximum.max(needed));
+        if setrlimit(resource, Rlimit { current: Some(needed), maximum }).is_ok() {
+            return true;
+        }
+        // Beyond the hard limit only the privileged come; up to it, everybody.
+        let _ = setrlimit(resource, Rlimit { current: now.maximum, maximum: now.maximum });
+        false
+    };
+    // A socket and two files a session, and what threads and rings need.
+    let files =
+        config.max_sessions as u64 * 3 + (config.sthreads + config.qthreads) as u64 * 8 + 256;
+    if !raise(Resource::Nofile, files) {
+        warn!(
+            "{} sessions need {files} file descriptors, more than the limit allows; set \
+             LimitNOFILE={files} or lower --max-sessions",
+            config.max_sessions
+        );
+    }
+    let drains = config.qthreads as u64 * u64::from(DRAIN_BLOCKS * DRAIN_BLOCK_BYTES);
+    // What cannot be locked is reported where it is not registered.
+    raise(Resource::Memlock, config.buffer_memory_bytes + drains + (64 << 20));
+}

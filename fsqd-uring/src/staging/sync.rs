@@ -1,0 +1,139 @@
+//! Group commit: making the files of several CLOSEs durable with one pass over the device.
+//!
+//! Commits that are prepared (complete, sealed, named) line up here; one thread takes all there
+//! are, makes them durable together and answers them, while the next ones line up.
+//!
+//! Invariant: a file is answered as stored only after a sync that began when it already had its
+//! name has succeeded; a failed sync is final for every file that it covered.
+//!
+//! # How a batch is synced
+//!
+//! Measured on ext4 (kernel 6.18, two cores, loop device on a virtual disk; files of one 4 KiB
+//! O_DIRECT write, 1 MiB preallocated and cut, eight attributes, O_TMPFILE and link). The sync of
+//! one batch, ms, median of runs with files in one and in eight directories:
+//!
+//! | files | fsync of each, and of its directory | fsync of each, by 8 threads | one syncfs | one fsync of the last directory |
+//! |---|---|---|---|---|
+//! | 1 | 0.48 | 0.68 | 0.68 | 0.49 |
+//! | 4 | 0.99 | 0.90 | 0.93 | 0.60 |
+//! | 16 | 2.4 | 1.6 | 1.5 | 0.93 |
+//! | 64 | 10.1 | 3.5 | 3.2 | 2.1 |
+//!
+//! So a small batch is synced file by file and a larger one with syncfs ([`SYNC_EACH_MAX`]). The
+//! last column works because ext4 then commits its whole journal; no file system promises that, and
+//! with the preparation counted in it gains little (64 files: 2,300-2,650 files/s with syncfs,
+//! 2,500-3,000 with the single fsync; 1,850-2,100 file by file).
+//!
+//! A syncfs also reports write errors of other writers on the same file system, and waits for their
+//! data (64 files on a file system that others were writing to: 6.3 instead of 1.1 ms): the staging
+//! file system should be the daemon's own.
+
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::root::StagingRoot;
+use crate::fs::{Fs, Result};
+use crate::limits::{SYNC_BATCH_MAX, SYNC_EACH_MAX, SYNC_LINGER_US};
+
+/// What a batch consists of.
+pub(super) trait Named<F: Fs> {
+    /// The complete file.
+    fn file(&self) -> &F::Node;
+    /// The directory of its name.
+    fn directory(&self) -> &F::Node;
+    /// The path of its name.
+    fn path(&self) -> &Path;
+}
+
+/// Makes the files of a batch durable; one result for each.
+///
+/// Where changes do not become durable in order, always with a syncfs: a directory that another
+/// session has just made may not have been synced yet.
+pub(super) fn sync_batch<F: Fs, T: Named<F>>(
+    root: &StagingRoot<F>,
+    batch: &[T],
+) -> Vec<Result<()>> {
+    let fs = &*root.fs;
+    if batch.len() > SYNC_EACH_MAX || !root.facts.ordered {
+        let result = fs.sync_all(&root.node);
+        return vec![result; batch.len()];
+    }
+    let mut results: Vec<Result<()>> = batch.iter().map(|item| fs.sync(item.file())).collect();
+    let mut done: Vec<(&Path, Result<()>)> = Vec::with_capacity(batch.len());
+    for (item, result) in batch.iter().zip(&mut results) {
+        let Some(parent) = item.path().parent() else { continue };
+        let known = done.iter().find(|(path, _)| *path == parent).map(|(_, synced)| *synced);
+        let synced = known.unwrap_or_else(|| fs.sync(item.directory()));
+        done.push((parent, synced));
+        *result = result.and(synced);
+    }
+    results
+}
+
+#[derive(Debug)]
+struct State<T> {
+    ready: Vec<T>,
+    /// Commits that are under way and will come or be called off.
+    preparing: usize,
+    closed: bool,
+}
+
+/// Where prepared commits line up.
+#[derive(Debug)]
+pub(super) struct Lineup<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+impl<T> Lineup<T> {
+    pub(super) fn new() -> Self {
+        let state = State { ready: Vec::new(), preparing: 0, closed: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A commit is under way.
+    pub(super) fn announce(&self) {
+        self.state().preparing += 1;
+    }
+
+    /// It is prepared, or called off with `None`.
+    pub(super) fn arrive(&self, item: Option<T>) {
+        let mut state = self.state();
+        state.preparing -= 1;
+        state.ready.extend(item);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits for a batch: all that are ready, after a short wait for those under way. Clients wait
+    /// for each CLOSE, so without it the first of a group would be synced alone, and the others
+    /// would find the device busy. `None`: closed, and nothing is left.
+    pub(super) fn take(&self) -> Option<Vec<T>> {
+        let idle = |state: &mut State<T>| state.ready.is_empty() && !state.closed;
+        let state = self.changed.wait_while(self.state(), idle);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let growing =
+            |state: &mut State<T>| state.preparing > 0 && state.ready.len() < SYNC_BATCH_MAX;
+        let linger = Duration::from_micros(SYNC_LINGER_US);
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, linger, growing)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.ready.is_empty() {
+            return None;
+        }
+        let count = state.ready.len().min(SYNC_BATCH_MAX);
+        Some(state.ready.drain(..count).collect())
+    }
+
+    /// No more will come.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+}
