@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::session::{Life, NEVER, Receive, Sink};
 use super::shard::{Io, Shard, kind};
+use crate::limits::WINDOWS_PER_SESSION;
 use crate::ring::{Completion, Op, Ring, Span};
 use crate::services::Services;
 
@@ -71,7 +72,8 @@ impl Shard {
             let held = upload.content.held();
             match self.pool.take(held) {
                 Some(window) => self.attach(io, slot, window),
-                None if self.pool.free() > 0 && !self.pool.contended() => {
+                // It has its share, and each of them comes free by its own writes.
+                None if held >= WINDOWS_PER_SESSION => {
                     session.receive = Receive::Own;
                     return;
                 }

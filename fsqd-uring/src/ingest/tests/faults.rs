@@ -241,3 +241,34 @@ fn slow_senders_do_not_keep_the_windows() {
     let store = world.store.borrow();
     assert_eq!(store.stored[std::path::Path::new("data/fast")].bytes, bytes);
 }
+
+#[test]
+fn a_session_with_its_share_of_windows_does_not_queue_for_more() {
+    for seed in 0..20 {
+        let options = SimOptions { slow_file: 100, reorder: true, ..SimOptions::flawless(seed) };
+        let mut world = World::new(WorldOptions { windows: 8, ..WorldOptions::new(options) });
+        let bytes = content(7 * WINDOW_BYTES as usize, seed);
+        // The first takes four windows while there are plenty, the others what is left.
+        let sockets: Vec<_> = (0..4)
+            .map(|i| {
+                let socket = world.connect();
+                let mut script = Script::connected();
+                script.open(&format!("{i}"), StorageDest::Local).data(&bytes).close();
+                world.sim.feed(socket, &script.0);
+                for _ in 0..200 {
+                    world.step();
+                }
+                socket
+            })
+            .collect();
+        assert_eq!(world.shard.windows_free(), 0);
+        world.sim.options().slow_file = 90;
+        world.settle();
+        for socket in sockets {
+            assert_eq!(codes(&world.sim.sent(socket)).pop(), Some((0x28, 0)), "seed {seed}");
+            world.sim.end(socket);
+        }
+        world.settle();
+        world.check_empty();
+    }
+}
