@@ -123,7 +123,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     }
     let fs = Arc::new(LinuxFs);
     let root = StagingRoot::open(fs, &config.localfs, std::process::id())?;
-    info!("staging directory {}: {:?}", config.localfs.display(), root.facts);
+    info!("staging directory {}: {}", config.localfs.display(), root.facts);
     let ring = Uring::open(&ring_config(best_rung(config.ring_mode), 0, 1 << 20))
         .map_err(WorkerError::Setup)?;
     info!("caps: {}", ring.caps());
@@ -331,7 +331,7 @@ fn start_ingest(
 fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
     let release = rustix::system::uname();
     info!(
-        "caps: linux {}, {}, staging {:?}, target {}",
+        "caps: linux {}, {}, staging {}, target {}",
         release.release().to_string_lossy(),
         worker.caps,
         root.facts,
