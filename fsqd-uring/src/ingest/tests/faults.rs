@@ -214,6 +214,14 @@ fn too_many_sessions_are_told_so() {
     assert_eq!(answers[..3], [Some((0x21, 0)), Some((0x21, 0)), Some(told)]);
     assert_eq!(answers[9], Some(told));
     assert!(answers[10].is_none() && world.sim.closed(sockets[10]), "beyond the spare slots");
+    // Those that still read their refusal take nobody's place.
+    world.sim.end(sockets[0]);
+    world.sim.end(sockets[2]);
+    world.settle();
+    let next = world.connect();
+    world.sim.feed(next, &Script::connected().0);
+    world.settle();
+    assert_eq!(codes(&world.sim.sent(next)), [(0x21, 0)]);
 }
 
 #[test]
