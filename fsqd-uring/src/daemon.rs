@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use fsq_wire::StorageDest;
 use tracing::{debug, error, info, warn};
 
-use crate::archive::{self, ArchiveWorker, DirArchive};
+use crate::archive;
+use crate::archive::backend::{Backend, BackendError};
 use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
-use crate::config::{Archive, Auth, Config, ConfigError, RingMode};
+use crate::config::{Auth, Config, ConfigError, RingMode};
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, Handle, Ownership};
@@ -30,7 +31,6 @@ use crate::limits::WINDOW_BYTES;
 use crate::path::{Admission, PRIVATE_DIRECTORY};
 use crate::queue::record::Record;
 use crate::queue::recovery;
-use crate::queue::route::ArchiveMode;
 use crate::queue::staged::StagingTree;
 use crate::queue::{Limits, Phase, Queue, Stage};
 use crate::ring::Span;
@@ -64,6 +64,9 @@ pub enum StartError {
     /// The identity map.
     #[error(transparent)]
     File(#[from] crate::config::text::FileError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] BackendError),
     /// The staging directory.
     #[error(transparent)]
     Staging(#[from] RootError),
@@ -137,6 +140,7 @@ impl Daemon {
         // Before there is another thread: it must be blocked in all of them.
         let events = signals::listen()?;
         config.check_paths()?;
+        let backend = Backend::open(config)?;
         raise_limits(config);
         let sign_on = Arc::new(sign_on(config)?);
         let clock = Arc::new(SystemClock::new());
@@ -164,7 +168,7 @@ impl Daemon {
             config.localfs.display(),
             config.tolerr
         );
-        let drains = start_drain(config, &fs, &queue, &sign_on.map)?;
+        let drains = start_drain(config, &backend, &fs, &queue, &sign_on.map)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
@@ -381,6 +385,7 @@ impl Owners for MapOwners {
 
 fn start_drain(
     config: &Config,
+    backend: &Backend,
     fs: &Arc<LinuxFs>,
     queue: &Arc<Queue<SystemClock>>,
     map: &SharedIdentityMap,
@@ -389,10 +394,7 @@ fn start_drain(
     let tree_root = fs.open_root(&config.localfs).map_err(io_error)?;
     let tree = Arc::new(StagingTree::new(Arc::clone(fs), tree_root));
     let instance = instance(&config.localfs)?;
-    let mode = match config.archive {
-        Archive::None => ArchiveMode::Off,
-        Archive::Dir(_) => ArchiveMode::FromStaging,
-    };
+    let mode = backend.mode();
     let shared = Arc::new(Drain {
         tree: Arc::clone(&tree),
         target: Arc::new(TargetRoot::new(Arc::clone(fs), &config.target)),
@@ -416,21 +418,13 @@ fn start_drain(
             Ok::<_, SetupError>(DrainWorker::new(shared, ring, arena, DRAIN_BLOCK_BYTES))
         })?);
     }
-    if let Archive::Dir(directory) = &config.archive {
-        let pool = Arc::new(archive::Pool {
-            tree: Arc::clone(&tree),
-            queue: Arc::clone(queue),
-            mode,
-            target: config.target.clone(),
-        });
-        for index in 0..config.athreads {
-            let (pool, tree) = (Arc::clone(&pool), Arc::clone(&tree));
-            let (fs, directory) = (Arc::clone(fs), directory.clone());
-            threads.push(archive::spawn(index, move || {
-                ArchiveWorker::new(pool, DirArchive::new(tree, fs, &directory, instance))
-            })?);
-        }
-    }
+    let pool = archive::Pool {
+        tree: Arc::clone(&tree),
+        queue: Arc::clone(queue),
+        mode,
+        target: config.target.clone(),
+    };
+    threads.extend(backend.start(pool, config.athreads, instance)?);
     let queue = Arc::clone(queue);
     let house = std::thread::Builder::new().name("fsq_house".to_owned());
     threads.push(house.spawn(move || recovery::keep_house(&tree, &queue, mode))?);
@@ -470,9 +464,12 @@ fn raise_limits(config: &Config) {
         let _ = setrlimit(resource, Rlimit { current: now.maximum, maximum: now.maximum });
         false
     };
-    // A socket and two files a session, and what threads and rings need.
-    let files =
-        config.max_sessions as u64 * 3 + (config.sthreads + config.qthreads) as u64 * 8 + 256;
+    // A socket and two files a session, what threads and rings need, and a batch of files in the
+    // hands of each archive thread.
+    let files = config.max_sessions as u64 * 3
+        + (config.sthreads + config.qthreads) as u64 * 8
+        + config.athreads as u64 * (archive::BATCH_MAX as u64 + 8)
+        + 256;
     if !raise(Resource::Nofile, files) {
         warn!(
             "{} sessions need {files} file descriptors, more than the limit allows; set \
