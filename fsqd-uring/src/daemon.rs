@@ -120,7 +120,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     if let Auth::Unavailable { reason } = &config.auth {
         warn!("nobody can sign on: {reason}");
     }
-    if let Err(reason) = config.archive.accepts() {
+    if let Err(reason) = Backend::open(config)?.accepts() {
         info!("archive destinations are refused: {reason}");
     }
     let fs = Arc::new(LinuxFs);
@@ -155,7 +155,7 @@ impl Daemon {
         };
         let queue = Arc::new(Queue::new(limits, Arc::clone(&clock)));
         let staging = start_staging(config, &root, &clock, &sign_on, &queue)?;
-        let workers = start_ingest(config, &root, &clock, &sign_on, &staging)?;
+        let workers = start_ingest(config, &backend, &root, &clock, &sign_on, &staging)?;
         if let Some(worker) = workers.first() {
             log_caps(worker, &root, config);
         }
@@ -286,6 +286,7 @@ fn start_staging(
 
 fn start_ingest(
     config: &Config,
+    backend: &Backend,
     root: &Arc<StagingRoot<LinuxFs>>,
     clock: &Arc<SystemClock>,
     sign_on: &Arc<SignOn>,
@@ -294,7 +295,7 @@ fn start_ingest(
     let admission = Arc::new(Admission::new(
         config.target.clone(),
         sign_on.map.clone(),
-        config.archive.accepts(),
+        backend.accepts(),
         root.facts.attribute_bytes_max,
     ));
     let rings = config.sthreads as u64;
@@ -328,11 +329,12 @@ fn start_ingest(
 fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
     let release = rustix::system::uname();
     info!(
-        "caps: linux {}, {}, staging {:?}, target {}",
+        "caps: linux {}, {}, staging {:?}, target {} ({})",
         release.release().to_string_lossy(),
         worker.caps,
         root.facts,
-        config.target.display()
+        config.target.display(),
+        drain::lustre::describe(&config.target)
     );
     if let Err(errno) = &worker.caps.registered {
         let needed = config.buffer_memory_bytes >> 10;

@@ -3,28 +3,26 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fsq_wire::StorageDest;
+use fsqd_uring::archive::BATCH_MAX;
 use fsqd_uring::archive::tsm::{Account, TsmArchive, TsmServer};
-use fsqd_uring::archive::{ArchiveWorker, Pool};
 use fsqd_uring::clock::Clock;
-use fsqd_uring::fs::sim::{SimConfig, SimFs};
-use fsqd_uring::fs::{Access, Fs, Kind, Ownership};
-use fsqd_uring::queue::record::{Content, FileState, Owner, Record, seal};
-use fsqd_uring::queue::recovery::{Scan, scan};
+use fsqd_uring::fs::sim::SimFs;
+use fsqd_uring::queue::record::FileState;
 use fsqd_uring::queue::route::ArchiveMode;
-use fsqd_uring::queue::staged::StagingTree;
-use fsqd_uring::queue::{Health, Limits, Queue, Stage};
+use fsqd_uring::queue::{Health, Stage};
 use fsqd_uring::services::Secret;
 use tsm_bindings::tsm::{
     Credentials, Login, NamePattern, ObjectInfo, ObjectName, QueryFilter, Session, Start, Tsm,
 };
 
+use crate::world::{Daemon, HOUR, World, sum};
+
+mod world;
+
 const PASSWORD: &str = "geheim";
-const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(86_400 * 365);
 
 /// The library, and the directory of its server; one for all tests of this program.
@@ -42,47 +40,23 @@ fn server() -> (&'static Tsm, &'static Path) {
     (Tsm::start(&start).expect("the simulator starts"), directory)
 }
 
-#[derive(Debug, Default)]
-struct TestClock(AtomicU64);
-
-impl Clock for TestClock {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::SeqCst))
-    }
-
-    fn sleep(&self, period: Duration) {
-        self.advance_to(self.now() + period);
-    }
-}
-
-impl TestClock {
-    fn advance_to(&self, at: Duration) {
-        let at = u64::try_from(at.as_nanos()).expect("some hundred years");
-        self.0.fetch_max(at, Ordering::SeqCst);
-    }
-}
-
-type Worker = ArchiveWorker<SimFs, TestClock, TsmArchive<SimFs>>;
-
-/// Staging and a node of the server: what outlives a daemon.
-struct World {
+/// Staging and a node of the server.
+struct Shop {
+    world: World,
     node: &'static str,
-    staging: SimFs,
-    clock: Arc<TestClock>,
 }
 
-/// What a crash ends.
-struct Daemon {
-    queue: Arc<Queue<TestClock>>,
-    pool: Arc<Pool<SimFs, TestClock>>,
+/// A daemon with an account at the server.
+struct Running {
+    daemon: Daemon,
     server: Arc<TsmServer>,
 }
 
-impl World {
+impl Shop {
     fn new(node: &'static str, settings: &str) -> Self {
-        let world = Self { node, staging: SimFs::new(SimConfig::ext4()), clock: Arc::default() };
-        world.set(settings);
-        world
+        let shop = Self { world: World::new(FileState::LocalCopyDone), node };
+        shop.set(settings);
+        shop
     }
 
     /// Replaces the node's settings; calls are counted from one again.
@@ -91,72 +65,26 @@ impl World {
     }
 
     fn stage(&self, path: &str, bytes: &[u8]) {
-        let content = Content { len: bytes.len() as u64, crc: crc32fast::hash(bytes) };
-        self.stage_as(path, bytes, Some(content));
-    }
-
-    fn stage_as(&self, path: &str, bytes: &[u8], content: Option<Content>) {
-        let fs = &self.staging;
-        let root = fs.open_root(Path::new("/")).expect("a root");
-        let owner = Ownership { uid: None, gid: None, mode: 0o755 };
-        let path = Path::new(path);
-        let parent = path.parent().expect("a parent");
-        let directory = fs.directory(&root, parent, Some(owner), true).expect("room");
-        let name = Path::new(path.file_name().expect("a name"));
-        let file = fs.create_named(&directory, name, owner, false).expect("a new file");
-        fs.write_all_at(&file, bytes, 0).expect("room");
-        let record = Record {
-            state: FileState::LocalCopyDone,
-            archive_id: 3,
-            fs: "/lustre".into(),
-            fpath: Path::new("/lustre").join(path).into(),
-            desc: b"run 7".to_vec(),
-            dest: StorageDest::Tsm,
-            content,
-            owner: content.map(|_| Owner { uid: 1, gid: 2, node: "polaris".into() }),
-        };
-        record.store_static(fs, &file).expect("room");
-        match content {
-            Some(content) => seal(fs, &file, content, record.state).expect("room"),
-            None => {
-                let state = record.state.bits().to_ne_bytes();
-                fs.set_attribute(&file, "user.fsq.state", &state).expect("room");
-            }
-        }
-        fs.sync(&file).expect("no faults yet");
-        fs.sync(&directory).expect("no faults yet");
+        self.world.stage(path, bytes, Some(sum(bytes)));
     }
 
     fn staged(&self) -> Vec<PathBuf> {
-        let paths = self.staging.paths().into_iter();
-        paths.filter(|(_, kind)| *kind == Kind::File).map(|(path, _)| path).collect()
+        self.world.staged()
     }
 
     fn state(&self, path: &str) -> FileState {
-        let root = self.staging.open_root(Path::new("/")).expect("a root");
-        let node = self.staging.open(&root, Path::new(path), Access::Read).expect("staged");
-        Record::load(&self.staging, &node).expect("readable").expect("a record").state
+        self.world.state(path)
     }
 
-    /// Starts a daemon that finds what is on staging; fails where staging does.
-    fn start(&self, threads: usize) -> fsqd_uring::fs::Result<Daemon> {
-        let limits = Limits { tolerated_errors: 3, ..Limits::default() };
-        let queue = Arc::new(Queue::new(limits, Arc::clone(&self.clock)));
-        let fs = Arc::new(self.staging.clone());
-        let root = fs.open_root(Path::new("/"))?;
-        let tree = Arc::new(StagingTree::new(fs, root));
-        let mode = ArchiveMode::FromStaging;
-        scan(&tree, &queue, mode, Scan::Start);
-        let target = PathBuf::from("/lustre");
-        let pool = Arc::new(Pool { tree, queue: Arc::clone(&queue), mode, target });
+    fn start(&self, threads: usize) -> fsqd_uring::fs::Result<Running> {
+        let daemon = self.world.start(ArchiveMode::FromStaging)?;
         let account = Account {
             node: Some(self.node.into()),
             password: Some(Secret::new(PASSWORD.as_bytes())),
             server: Some("tsmserver-8".into()),
         };
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let server = TsmServer::new(server().0, account, threads, clock);
-        Ok(Daemon { queue, pool, server })
+        let clock: Arc<dyn Clock> = self.world.clock.clone();
+        Ok(Running { daemon, server: TsmServer::new(server().0, account, threads, clock) })
     }
 
     /// A whole run: from the start of a daemon until nothing is left that time would bring back.
@@ -205,21 +133,13 @@ impl World {
     }
 }
 
-impl Daemon {
-    fn worker(&self) -> Worker {
-        let archive = TsmArchive::new(Arc::clone(&self.pool.tree), Arc::clone(&self.server));
-        ArchiveWorker::new(Arc::clone(&self.pool), archive)
+impl Running {
+    fn archive(&self) -> TsmArchive<SimFs> {
+        TsmArchive::new(Arc::clone(&self.daemon.pool.tree), Arc::clone(&self.server))
     }
 
     fn run(&self, until: Duration) {
-        let mut worker = self.worker();
-        loop {
-            match self.queue.poll(Stage::Archive, 256) {
-                Ok(tickets) => worker.work(&tickets),
-                Err(Some(at)) if at <= until => self.queue.clock().advance_to(at),
-                Err(_) => return,
-            }
-        }
+        self.daemon.run(self.archive(), BATCH_MAX, until);
     }
 }
 
@@ -239,24 +159,24 @@ fn files(sizes: &[usize]) -> Vec<(String, Vec<u8>)> {
     sizes.iter().enumerate().map(file).collect()
 }
 
-fn world_with(node: &'static str, settings: &str, files: &[(String, Vec<u8>)]) -> World {
-    let world = World::new(node, settings);
+fn shop_with(node: &'static str, settings: &str, files: &[(String, Vec<u8>)]) -> Shop {
+    let shop = Shop::new(node, settings);
     for (path, bytes) in files {
-        world.stage(path, bytes);
+        shop.stage(path, bytes);
     }
-    world
+    shop
 }
 
 #[test]
 fn files_of_all_sizes_come_back_as_they_were() {
     const MIB: usize = 1 << 20;
     let mut files = files(&[0, 1, 4096, 70_001, MIB - 1, MIB, MIB + 1, 3 * MIB + 5]);
-    let world = world_with("sizes", "", &files);
-    world.stage_as("old", b"of the old daemon", None);
+    let shop = shop_with("sizes", "", &files);
+    shop.world.stage("old", b"of the old daemon", None);
     files.push(("old".into(), b"of the old daemon".to_vec()));
-    world.run();
-    world.assert_archived(&files, "");
-    let mut session = world.session();
+    shop.run();
+    shop.assert_archived(&files, "");
+    let mut session = shop.session();
     let all = NamePattern::new(b"/lustre", b"/*", b"/*", None).expect("a pattern");
     let query = session.query(&all, &QueryFilter::default()).expect("begun");
     let mut objects: Vec<_> = query.collect::<Result<_, _>>().expect("listed");
@@ -282,27 +202,27 @@ fn files_of_all_sizes_come_back_as_they_were() {
 fn a_commit_that_takes_long_costs_little_for_many_files() {
     let files: Vec<_> = (0..600).map(|i| (format!("f{i}"), content(2000, i as u8))).collect();
     // What a live server takes for one.
-    let world = world_with("commit", "delay dsmEndTxn 185", &files);
+    let shop = shop_with("commit", "delay dsmEndTxn 185", &files);
     let start = Instant::now();
-    world.run();
+    shop.run();
     let rate = files.len() as f64 / start.elapsed().as_secs_f64();
     assert!(rate >= 200.0, "one thread archives {rate:.0} files/s");
-    world.set("");
-    world.assert_archived(&files, "");
+    shop.set("");
+    shop.assert_archived(&files, "");
 }
 
 #[test]
 fn whatever_the_server_s_bounds_of_a_transaction_everything_arrives() {
     let files = files(&[1000; 23]);
     for settings in ["max-objects 3", "max-bytes 2500", "max-bytes 10", "max-objects 1"] {
-        let world = World::new("bounds", settings);
+        let shop = Shop::new("bounds", settings);
         for (index, (_, bytes)) in files.iter().enumerate() {
-            world.stage(&format!("{}/{index}", settings.replace(' ', "-")), bytes);
+            shop.stage(&format!("{}/{index}", settings.replace(' ', "-")), bytes);
         }
-        world.run();
-        assert_eq!(world.staged(), Vec::<PathBuf>::new(), "{settings}");
+        shop.run();
+        assert_eq!(shop.staged(), Vec::<PathBuf>::new(), "{settings}");
     }
-    assert!(World::new("bounds", "").objects().values().all(|(count, _)| *count == 1));
+    assert!(Shop::new("bounds", "").objects().values().all(|(count, _)| *count == 1));
 }
 
 /// Calls on the way of a file into the archive.
@@ -343,16 +263,16 @@ fn whatever_fails_once_everything_arrives_once() {
         cases.push(format!("fail-after dsmEndTxn 1 {code}"));
     }
     for (index, case) in cases.iter().enumerate() {
-        let world = World::new("once", case);
+        let shop = Shop::new("once", case);
         let files: Vec<_> =
             files.iter().map(|(path, bytes)| (format!("c{index}/{path}"), bytes)).collect();
         for (path, bytes) in &files {
-            world.stage(path, bytes);
+            shop.stage(path, bytes);
         }
-        world.run();
-        assert_eq!(world.staged(), Vec::<PathBuf>::new(), "{case}");
+        shop.run();
+        assert_eq!(shop.staged(), Vec::<PathBuf>::new(), "{case}");
     }
-    let objects = World::new("once", "").objects();
+    let objects = Shop::new("once", "").objects();
     assert_eq!(objects.len(), files.len() * cases.len(), "none is lost");
     let twice: Vec<_> = objects.iter().filter(|(_, (count, _))| *count != 1).collect();
     assert!(twice.is_empty(), "archived more than once: {twice:?}");
@@ -365,16 +285,16 @@ fn a_question_that_fails_does_not_send_the_file_again() {
     {
         for code in [-50, 136, 15, 1] {
             let path = format!("q{index}/{code}");
-            let world = World::new("question", "fail-after dsmEndTxn 1 -50");
-            world.stage(&path, b"data");
-            let daemon = world.start(1).expect("it starts");
+            let shop = Shop::new("question", "fail-after dsmEndTxn 1 -50");
+            shop.stage(&path, b"data");
+            let daemon = shop.start(1).expect("it starts");
             daemon.run(Duration::from_secs(5));
-            assert_eq!(world.state(&path), FileState::TsmArchiveRun);
-            world.set(&format!("fail {call} 1 {code}"));
+            assert_eq!(shop.state(&path), FileState::TsmArchiveRun);
+            shop.set(&format!("fail {call} 1 {code}"));
             // A new daemon asks, and then this one must not have sent it.
-            world.run();
-            assert_eq!(world.staged(), Vec::<PathBuf>::new(), "{call} {code}");
-            let count = World::new("question", "").objects()[&format!("/lustre/{path}")].0;
+            shop.run();
+            assert_eq!(shop.staged(), Vec::<PathBuf>::new(), "{call} {code}");
+            let count = Shop::new("question", "").objects()[&format!("/lustre/{path}")].0;
             assert_eq!(count, 1, "{call} {code}");
         }
     }
@@ -383,65 +303,65 @@ fn a_question_that_fails_does_not_send_the_file_again() {
 #[test]
 fn what_can_never_be_archived_is_omitted_and_the_others_are_not() {
     let files = files(&[10, 500, 20, 700, 30]);
-    let world = world_with("too-large", "max-object-bytes 100", &files);
-    world.run();
-    let objects = world.objects();
+    let shop = shop_with("too-large", "max-object-bytes 100", &files);
+    shop.run();
+    let objects = shop.objects();
     for (path, bytes) in &files {
         let name = format!("/lustre/{path}");
         assert_eq!(objects.contains_key(&name), bytes.len() <= 100, "{path}");
         if bytes.len() > 100 {
-            assert_eq!(world.state(path), FileState::FileOmitted);
+            assert_eq!(shop.state(path), FileState::FileOmitted);
         }
     }
-    assert_eq!(world.staged().len(), 2);
+    assert_eq!(shop.staged().len(), 2);
     // The next start gives them a fresh chance.
-    world.set("");
-    world.run();
-    world.assert_archived(&files, "");
+    shop.set("");
+    shop.run();
+    shop.assert_archived(&files, "");
 
     for (index, case) in
         ["fail dsmBindMC 2 185", "fail dsmSendObj 2 2050", "fail dsmEndTxn * 2302 10"]
             .into_iter()
             .enumerate()
     {
-        let world = World::new("never", case);
+        let shop = Shop::new("never", case);
         let paths: Vec<_> = (0..5).map(|i| format!("n{index}/{i}")).collect();
         for path in &paths {
-            world.stage(path, b"data");
+            shop.stage(path, b"data");
         }
-        world.run();
+        shop.run();
         let all = case.contains('*');
-        assert_eq!(world.staged().len(), if all { 5 } else { 1 }, "{case}");
-        for path in world.staged() {
+        assert_eq!(shop.staged().len(), if all { 5 } else { 1 }, "{case}");
+        for path in shop.staged() {
             let path = path.to_str().expect("the test's own");
-            assert_eq!(world.state(path), FileState::FileOmitted, "{case}");
+            assert_eq!(shop.state(path), FileState::FileOmitted, "{case}");
         }
     }
 
     // Names that the archive cannot have.
-    let world = World::new("names", "");
-    world.stage("what?", b"x");
-    world.stage("d/fine", b"x");
-    world.run();
-    assert_eq!(world.staged(), [PathBuf::from("what?")]);
-    assert_eq!(world.state("what?"), FileState::FileOmitted);
+    let shop = Shop::new("names", "");
+    shop.stage("what?", b"x");
+    shop.stage("d/fine", b"x");
+    shop.run();
+    assert_eq!(shop.staged(), [PathBuf::from("what?")]);
+    assert_eq!(shop.state("what?"), FileState::FileOmitted);
 }
 
 #[test]
 fn a_damaged_staging_copy_is_not_archived() {
     for (index, len) in [5000, (1 << 20) + 1].into_iter().enumerate() {
-        let world = World::new("damage", "");
-        let before = world.objects().len();
+        let shop = Shop::new("damage", "");
+        let before = shop.objects().len();
         let good = content(len, 1);
-        let claimed = Content { len: len as u64, crc: crc32fast::hash(&good) };
+        let claimed = sum(&good);
         let [bad, one, two] = ["bad", "one", "two"].map(|name| format!("g{index}/{name}"));
-        world.stage(&one, &good);
-        world.stage_as(&bad, &content(len, 2), Some(claimed));
-        world.stage(&two, &good);
-        world.run();
-        assert_eq!(world.staged(), [PathBuf::from(&bad)]);
-        assert_eq!(world.state(&bad), FileState::FileOmitted);
-        assert_eq!(world.objects().len(), before + 2);
+        shop.stage(&one, &good);
+        shop.world.stage(&bad, &content(len, 2), Some(claimed));
+        shop.stage(&two, &good);
+        shop.run();
+        assert_eq!(shop.staged(), [PathBuf::from(&bad)]);
+        assert_eq!(shop.state(&bad), FileState::FileOmitted);
+        assert_eq!(shop.objects().len(), before + 2);
     }
 }
 
@@ -450,19 +370,19 @@ fn a_crash_at_any_call_loses_nothing_and_sends_nothing_twice() {
     for at in 0.. {
         let files = [("a", content(900, 1)), ("d/b", content(0, 2)), ("d/c", content(70_000, 3))]
             .map(|(name, bytes)| (format!("k{at}/{name}"), bytes));
-        let world = world_with("crash", "", &files);
-        world.staging.halt_at(at);
-        if let Ok(daemon) = world.start(1) {
+        let shop = shop_with("crash", "", &files);
+        shop.world.staging.halt_at(at);
+        if let Ok(daemon) = shop.start(1) {
             daemon.run(Duration::from_secs(2));
         }
-        let finished = world.staging.operations() < at;
-        world.staging.clear_faults();
-        world.staging.crash(at);
-        world.run();
-        assert_eq!(world.staged(), Vec::<PathBuf>::new(), "{at}");
+        let finished = shop.world.staging.operations() < at;
+        shop.world.staging.clear_faults();
+        shop.world.staging.crash(at);
+        shop.run();
+        assert_eq!(shop.staged(), Vec::<PathBuf>::new(), "{at}");
         if finished {
             assert!(at > 15, "it took some calls");
-            let objects = world.objects();
+            let objects = shop.objects();
             let twice: Vec<_> = objects.iter().filter(|(_, (count, _))| *count != 1).collect();
             assert!(twice.is_empty(), "archived more than once: {twice:?}");
             assert_eq!(objects.len() as u64, 3 * (at + 1));
@@ -474,40 +394,40 @@ fn a_crash_at_any_call_loses_nothing_and_sends_nothing_twice() {
 #[test]
 fn a_server_that_is_away_for_days_is_waited_for() {
     let files = files(&[100; 40]);
-    let world = world_with("away", "fail dsmInitEx * -52", &files);
-    let daemon = world.start(1).expect("it starts");
+    let shop = shop_with("away", "fail dsmInitEx * -52", &files);
+    let daemon = shop.start(1).expect("it starts");
     daemon.run(72 * HOUR);
-    assert!(matches!(daemon.queue.health(Stage::Archive), Health::Down { .. }));
-    assert_eq!(world.staged().len(), files.len());
-    assert!(world.state("d0/f0") == FileState::TsmArchiveRun, "nothing is counted");
-    world.set("");
+    assert!(matches!(daemon.daemon.queue.health(Stage::Archive), Health::Down { .. }));
+    assert_eq!(shop.staged().len(), files.len());
+    assert!(shop.state("d0/f0") == FileState::TsmArchiveRun, "nothing is counted");
+    shop.set("");
     daemon.run(80 * HOUR);
-    world.assert_archived(&files, "");
+    shop.assert_archived(&files, "");
     // Commits that are never answered: nothing is sent a second time, and nothing is freed.
-    let world = World::new("never-answers", "fail dsmEndTxn * -50\nfail dsmBeginQuery * -50");
-    world.stage("f", b"data");
-    let daemon = world.start(1).expect("it starts");
+    let shop = Shop::new("never-answers", "fail dsmEndTxn * -50\nfail dsmBeginQuery * -50");
+    shop.stage("f", b"data");
+    let daemon = shop.start(1).expect("it starts");
     daemon.run(100 * HOUR);
-    assert_eq!(world.state("f"), FileState::TsmArchiveRun);
-    world.set("");
+    assert_eq!(shop.state("f"), FileState::TsmArchiveRun);
+    shop.set("");
     daemon.run(200 * HOUR);
-    world.assert_archived(&[("f".into(), b"data".to_vec())], "");
+    shop.assert_archived(&[("f".into(), b"data".to_vec())], "");
 }
 
 #[test]
 fn a_refused_password_is_not_tried_again_soon() {
-    let world = World::new("locked", "");
-    world.stage("f", b"data");
+    let shop = Shop::new("locked", "");
+    shop.stage("f", b"data");
     sim_tsm::register_node(server().1, "locked", "another", "").expect("registered");
-    let daemon = world.start(1).expect("it starts");
+    let daemon = shop.start(1).expect("it starts");
     daemon.run(Duration::from_secs(60));
-    assert_eq!(world.staged().len(), 1);
+    assert_eq!(shop.staged().len(), 1);
     // The right one now: the server is not asked before the time is over.
-    world.set("");
+    shop.set("");
     daemon.run(Duration::from_secs(290));
-    assert_eq!(world.staged().len(), 1);
+    assert_eq!(shop.staged().len(), 1);
     daemon.run(Duration::from_secs(1000));
-    world.assert_archived(&[("f".into(), b"data".to_vec())], "");
+    shop.assert_archived(&[("f".into(), b"data".to_vec())], "");
 }
 
 #[test]
@@ -515,19 +435,17 @@ fn threads_beyond_the_node_s_mount_points_wait_for_their_turn() {
     const THREADS: usize = 3;
     let files: Vec<_> = (0..60).map(|i| (format!("f{i}"), content(500, i))).collect();
     let settings = "max-mount-points 1\nmax-objects 4\ndelay dsmEndTxn 10";
-    let world = world_with("mounts", settings, &files);
-    let daemon = world.start(THREADS).expect("it starts");
+    let shop = shop_with("mounts", settings, &files);
+    let daemon = shop.start(THREADS).expect("it starts");
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                let mut worker = daemon.worker();
-                while let Ok(tickets) = daemon.queue.poll(Stage::Archive, 4) {
-                    worker.work(&tickets);
-                }
+                let until = shop.world.clock.now();
+                daemon.daemon.run(daemon.archive(), 4, until);
             });
         }
     });
     // Nobody failed: a failure would have had to wait for the clock.
-    world.set("");
-    world.assert_archived(&files, "");
+    shop.set("");
+    shop.assert_archived(&files, "");
 }

@@ -9,13 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tsm_bindings::LoadError;
+use tsm_bindings::lustre::{self, Lustre, Mount};
 use tsm_bindings::tsm::{Start, StartError, Tsm};
 
+use super::hsm::{Hsm, HsmArchive};
 use super::tsm::{Account, TsmArchive, TsmServer};
 use super::{ArchiveWorker, DirArchive, Pool, spawn};
 use crate::clock::{Clock, SystemClock};
 use crate::config::text::{self, FileError};
 use crate::config::{Archive, Config, TsmAccount};
+use crate::drain;
 use crate::fs::linux::LinuxFs;
 use crate::queue::route::ArchiveMode;
 use crate::services::Secret;
@@ -29,6 +33,22 @@ pub enum BackendError {
     /// The TSM client.
     #[error("--archive tsm: {0}; or use --archive dir:PATH")]
     Tsm(#[from] StartError),
+    /// The Lustre client's library.
+    #[error("--archive hsm: {0}; or use --archive tsm or --archive dir:PATH")]
+    Lustre(#[from] LoadError),
+    /// The target is not Lustre.
+    #[error(
+        "--archive hsm needs a target on Lustre: {0}; or use --archive tsm or --archive dir:PATH"
+    )]
+    NotLustre(#[from] lustre::Error),
+    /// The target has no path.
+    #[error("--archive hsm: target {}: {error}", .target.display())]
+    Target {
+        /// The target.
+        target: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The file with the password.
     #[error("--archive-password-file {0}")]
     Password(#[from] FileError),
@@ -48,6 +68,15 @@ pub enum Backend {
         /// Who signs on.
         account: Account,
     },
+    /// Lustre's HSM.
+    Hsm {
+        /// The Lustre client's library.
+        lustre: &'static Lustre,
+        /// The file system.
+        mount: Mount,
+        /// The target's root in it, without symlinks.
+        root: PathBuf,
+    },
 }
 
 impl Backend {
@@ -59,6 +88,8 @@ impl Backend {
     pub fn open(config: &Config) -> Result<Self, BackendError> {
         Ok(match &config.archive {
             Archive::None => Self::None,
+            Archive::Default => Self::default_of(&config.target),
+            Archive::Hsm => Self::hsm(&config.target)?,
             Archive::Dir(path) => Self::Dir(path.clone()),
             Archive::Tsm(account) => {
                 let account = read_account(account)?;
@@ -69,12 +100,53 @@ impl Backend {
         })
     }
 
+    fn default_of(target: &Path) -> Self {
+        if !drain::lustre::is_lustre(target) {
+            return Self::None;
+        }
+        Self::hsm(target).unwrap_or_else(|error| {
+            tracing::warn!("the target is Lustre, but its archive cannot be used: {error}");
+            Self::None
+        })
+    }
+
+    fn hsm(target: &Path) -> Result<Self, BackendError> {
+        let lustre = Lustre::load(None)?;
+        // The library compares paths with the table of mounts as they are written.
+        let root = target
+            .canonicalize()
+            .map_err(|error| BackendError::Target { target: target.to_path_buf(), error })?;
+        let mount = lustre.mount_of(&root)?;
+        tracing::info!(
+            "archive hsm: {}, file system {} mounted on {}",
+            lustre.path().display(),
+            mount.fsname,
+            mount.directory.display()
+        );
+        Ok(Self::Hsm { lustre, mount, root })
+    }
+
+    /// Whether archive destinations are accepted, or why not: what [`crate::path::Admission`]
+    /// takes.
+    ///
+    /// # Errors
+    /// The reason, as one part of a sentence.
+    pub fn accepts(&self) -> Result<(), String> {
+        match self {
+            Self::Dir(_) | Self::Tsm { .. } | Self::Hsm { .. } => Ok(()),
+            Self::None => Err("this daemon runs without an archive (--archive dir:PATH sets \
+                               one); use the destination lustre or local"
+                .to_owned()),
+        }
+    }
+
     /// What it takes files from.
     #[must_use]
     pub fn mode(&self) -> ArchiveMode {
         match self {
             Self::None => ArchiveMode::Off,
             Self::Dir(_) | Self::Tsm { .. } => ArchiveMode::FromStaging,
+            Self::Hsm { .. } => ArchiveMode::FromTarget,
         }
     }
 
@@ -89,6 +161,7 @@ impl Backend {
         instance: u64,
     ) -> std::io::Result<Vec<JoinHandle<()>>> {
         let pool = Arc::new(pool);
+        let clock: Arc<dyn Clock> = pool.queue.shared_clock();
         match self {
             Self::None => Ok(Vec::new()),
             Self::Dir(path) => start_each(threads, || {
@@ -99,8 +172,14 @@ impl Backend {
                     ArchiveWorker::new(pool, archive)
                 }
             }),
+            Self::Hsm { lustre, mount, root } => {
+                let hsm = Hsm::new(lustre, mount.clone(), root.clone(), clock);
+                start_each(threads, || {
+                    let (pool, hsm) = (Arc::clone(&pool), Arc::clone(&hsm));
+                    move || ArchiveWorker::new(pool, HsmArchive::new(hsm))
+                })
+            }
             Self::Tsm { tsm, account } => {
-                let clock: Arc<dyn Clock> = pool.queue.shared_clock();
                 let server = TsmServer::new(tsm, account.clone(), threads, clock);
                 start_each(threads, || {
                     let (pool, server) = (Arc::clone(&pool), Arc::clone(&server));
@@ -154,6 +233,12 @@ fn read_password(path: &Path) -> Result<Secret, FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_an_archive_the_reason_names_the_cure() {
+        assert!(Backend::None.accepts().expect_err("none").contains("--archive dir:PATH"));
+        assert_eq!(Backend::Dir("/a".into()).accepts(), Ok(()));
+    }
 
     fn password(content: &[u8], mode: u32) -> Result<Secret, String> {
         let directory = tempfile::tempdir().expect("a directory");

@@ -1,8 +1,8 @@
 //! The archive: files leave staging for it, and are freed once it has **confirmed** them.
 //!
 //! Backends stand behind [`Archive`]: they may take files in batches and confirm late. A pool of
-//! threads ([`worker`]) brings files to them, since the calls of the archives' libraries block and
-//! belong to one thread each. [`dir`] is the built-in backend, a directory with checksums; [`tsm`]
+//! threads (`worker`) brings files to them, since the calls of the archives' libraries block and
+//! belong to one thread each. `dir` is the built-in backend, a directory with checksums; [`tsm`]
 //! sends objects to a TSM server, many in a transaction; [`hsm`] has Lustre's own copytools do it.
 //!
 //! Invariant: a staging copy is freed only after a verdict [`Verdict::Confirmed`] has been recorded
@@ -20,6 +20,7 @@ pub use self::worker::{ArchiveWorker, Pool, spawn};
 
 pub mod backend;
 mod dir;
+pub mod hsm;
 pub mod tsm;
 mod worker;
 

@@ -124,6 +124,11 @@ pub enum Archive {
     Dir(PathBuf),
     /// To a TSM server, as objects of this account.
     Tsm(TsmAccount),
+    /// Where the requests of Lustre's HSM go.
+    Hsm,
+    /// Nothing was said: [`Self::Hsm`] where the target is Lustre with its library, else
+    /// [`Self::None`].
+    Default,
     /// Nowhere: such OPENs are refused.
     None,
 }
@@ -137,22 +142,6 @@ pub struct TsmAccount {
     pub password_file: Option<PathBuf>,
     /// Stanza of `dsm.sys`; `None`: the default one.
     pub server: Option<String>,
-}
-
-impl Archive {
-    /// Whether archive destinations are accepted, or why not: what [`crate::path::Admission`]
-    /// takes.
-    ///
-    /// # Errors
-    /// The reason, as one part of a sentence.
-    pub fn accepts(&self) -> Result<(), String> {
-        match self {
-            Self::Dir(_) | Self::Tsm(_) => Ok(()),
-            Self::None => Err("this daemon runs without an archive (--archive dir:PATH sets \
-                               one); use the destination lustre or local"
-                .to_owned()),
-        }
-    }
 }
 
 /// Everything the daemon is told at start, ready for use. Fields are named as the options.
@@ -413,17 +402,15 @@ fn archive(typed: &Options) -> Result<Archive, ConfigError> {
         return Err(ConfigError::Usage(text.to_owned()));
     }
     match &typed.archive {
-        None | Some(ArchiveOption::None) => Ok(Archive::None),
+        None => Ok(Archive::Default),
+        Some(ArchiveOption::None) => Ok(Archive::None),
+        Some(ArchiveOption::Hsm) => Ok(Archive::Hsm),
         Some(ArchiveOption::Dir(path)) => Ok(Archive::Dir(normalised("--archive dir:", path)?)),
         Some(ArchiveOption::Tsm) if account.password_file.is_some() && account.node.is_none() => {
             let text = "--archive-password-file needs --archive-node: whose password it is";
             Err(ConfigError::Usage(text.to_owned()))
         }
         Some(ArchiveOption::Tsm) => Ok(Archive::Tsm(account)),
-        Some(ArchiveOption::Hsm) => Err(ConfigError::Unusable(
-            "this version has no archive of the kind hsm; use --archive tsm, dir:PATH or none"
-                .to_owned(),
-        )),
     }
 }
 

@@ -89,7 +89,8 @@ pub(super) struct Options {
           default_missing_value = "yes", value_parser = BoolishValueParser::new())]
     pub(super) insecure: Option<bool>,
 
-    /// Where archive destinations go: hsm, tsm, dir:PATH or none [default: none]
+    /// Where archive destinations go: hsm, tsm, dir:PATH or none [default: hsm where
+    /// the target is Lustre, else none]
     #[arg(long, value_name = "KIND", value_parser = archive)]
     pub(super) archive: Option<ArchiveOption>,
 

@@ -48,7 +48,7 @@ fn defaults() {
         buffer_memory_bytes: 256 << 20,
         durability: Durability::Fsync,
         auth: config.auth.clone(),
-        archive: Archive::None,
+        archive: Archive::Default,
         target_io: TargetIo::Auto,
         verify: Verify::Stream,
         staging_high_percent: 90,
@@ -63,8 +63,6 @@ fn defaults() {
     assert!(config.sthreads >= 1);
     let Auth::Unavailable { reason } = config.auth else { panic!("no sign-on by default") };
     assert!(reason.contains("--auth file:PATH"), "{reason}");
-    assert!(Archive::None.accepts().expect_err("none").contains("--archive dir:PATH"));
-    assert_eq!(Archive::Dir("/a".into()).accepts(), Ok(()));
 }
 
 #[test]
@@ -191,13 +189,9 @@ fn what_is_required_is_named() {
 
 #[test]
 fn what_this_version_lacks_is_refused_by_name_with_the_alternative() {
-    for (option, kind, cure) in
-        [("--auth", "tsm", "--auth file:PATH"), ("--archive", "hsm", "dir:PATH")]
-    {
-        let (status, text) = error(&[&NEEDED, &[option, kind][..]].concat());
-        assert_eq!(status, 1, "{text}");
-        assert!(text.contains(kind) && text.contains(cure), "{text}");
-    }
+    let (status, text) = error(&[&NEEDED, &["--auth", "tsm"][..]].concat());
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("tsm") && text.contains("--auth file:PATH"), "{text}");
     let (_dir, path) = conf("auth tsm\n");
     assert_eq!(error(&[&NEEDED, &["-c", path.as_str()][..]].concat()).0, 1);
     assert_eq!(config(&["-c", &path, "--auth=file:/pw"]).auth, Auth::File("/pw".into()));
@@ -218,6 +212,8 @@ fn the_archive_s_account_goes_with_tsm_only() {
         server: Some("tsm-8".into()),
     };
     assert_eq!(account(&[&all[..], &password].concat()), expected);
+    assert_eq!(config(&["--archive", "hsm"]).archive, Archive::Hsm);
+    assert_eq!(config(&["--archive", "none"]).archive, Archive::None);
     for (arguments, part) in [
         (&["--archive-node", "x"][..], "--archive tsm only"),
         (&["--archive", "none", "--archive-server", "x"], "--archive tsm only"),

@@ -88,7 +88,7 @@ impl Admission {
     /// take effect at the next OPEN.
     ///
     /// `archive` says why archive destinations are refused, if they are
-    /// ([`crate::config::Archive::accepts`]). `attribute_bytes_max` is
+    /// ([`crate::archive::backend::Backend::accepts`]). `attribute_bytes_max` is
     /// what the staging file system holds of one file's attributes, in the measure of
     /// [`attribute_bytes`]; `None` where there is no such limit.
     #[must_use]

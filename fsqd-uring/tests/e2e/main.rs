@@ -5,6 +5,7 @@
 
 mod support;
 
+mod archive_hsm;
 mod archive_tsm;
 mod bad_input;
 mod command_line;

@@ -6,9 +6,9 @@
 //! and a file of up to a chunk before anything of it is sent.
 //!
 //! Every failure belongs to one of these: the server aborted, so nothing is stored and the files go
-//! again ([`plan`]); the session is lost, likewise, in a new one; the outcome of a commit is not
+//! again (`plan`); the session is lost, likewise, in a new one; the outcome of a commit is not
 //! known, so the server is asked for each object, later, before anything is sent again; the server
-//! has too few mount points, so one thread less works at a time ([`seats`]); this file cannot be
+//! has too few mount points, so one thread less works at a time (`seats`); this file cannot be
 //! archived, so it is omitted with the reason.
 //!
 //! Invariant: an object is sent only if the archive is known not to hold it: it was never sent, or
