@@ -292,12 +292,13 @@ fn start_ingest(
     sign_on: &Arc<SignOn>,
     staging: &Staging,
 ) -> Result<Vec<Worker>, StartError> {
-    let admission = Arc::new(Admission::new(
+    let admission = Admission::new(
         config.target.clone(),
         sign_on.map.clone(),
         backend.accepts(),
         root.facts.attribute_bytes_max,
-    ));
+    );
+    let admission = Arc::new(admission.with_archive_names(backend.names()));
     let rings = config.sthreads as u64;
     let per_ring = config.buffer_memory_bytes / rings / u64::from(WINDOW_BYTES);
     let shard = ShardConfig {

@@ -14,6 +14,7 @@ use tsm_bindings::lustre::{self, Lustre, Mount};
 use tsm_bindings::tsm::{Start, StartError, Tsm};
 
 use super::hsm::{Hsm, HsmArchive};
+use super::names::NameRule;
 use super::tsm::{Account, TsmArchive, TsmServer};
 use super::{ArchiveWorker, DirArchive, Pool, spawn};
 use crate::clock::{Clock, SystemClock};
@@ -137,6 +138,19 @@ impl Backend {
             Self::None => Err("this daemon runs without an archive (--archive dir:PATH sets \
                                one); use the destination lustre or local"
                 .to_owned()),
+        }
+    }
+
+    /// Which names it can give back; `None`: all.
+    #[must_use]
+    pub fn names(&self) -> Option<NameRule> {
+        match self {
+            Self::None | Self::Dir(_) => None,
+            Self::Tsm { .. } => Some(NameRule::Objects),
+            Self::Hsm { mount, root, .. } => {
+                let below = root.strip_prefix(&mount.directory).unwrap_or(root);
+                Some(NameRule::Mounted { below: below.to_path_buf() })
+            }
         }
     }
 

@@ -21,6 +21,7 @@ pub use self::worker::{ArchiveWorker, Pool, spawn};
 pub mod backend;
 mod dir;
 pub mod hsm;
+pub mod names;
 pub mod tsm;
 mod worker;
 

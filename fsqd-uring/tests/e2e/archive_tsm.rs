@@ -181,6 +181,9 @@ fn a_file_that_the_server_never_takes_is_omitted_with_the_code_s_text() {
         let path = format!("/lustre/data/{name}");
         client.upload(&path, StorageDest::Tsm, &bytes(1, len), 4096);
     }
+    // What is known beforehand is refused, for the archive only.
+    let open = client.open("/lustre/data/a*b", StorageDest::LustreTsm);
+    open.refused(22, &["could not be archived", "'*'"]);
     let line = daemon.log().wait("of the omitted file", |line| line.contains(" omitted \""));
     assert!(line.starts_with("[E]") && line.contains("data/large"), "{line}");
     assert!(line.contains("10 DSM_RC_ABORT_EXCLUDED_BY_SIZE: object is larger"), "{line}");

@@ -31,7 +31,7 @@ use crate::queue::record::Content;
 use crate::queue::staged::StagingTree;
 use crate::queue::{Failure, FailureClass, Pulse, Side};
 
-mod object;
+pub(in crate::archive) mod object;
 mod plan;
 mod seats;
 mod server;

@@ -3,6 +3,7 @@
 //! Invariant: name and object information are those that `ltsm` gives the same file, so that the
 //! site's tools find and retrieve what this daemon archived.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
@@ -23,7 +24,11 @@ pub(super) struct Object {
 
 impl Object {
     pub(super) fn new(record: &Record, content: Content) -> Result<Self, NameError> {
-        Ok(Self { name: name(record)?, description: description(&record.desc), content })
+        Ok(Self {
+            name: name(&record.fs, &record.fpath)?,
+            description: description(&record.desc),
+            content,
+        })
     }
 
     /// Without FID and stripes: the object is to be restored by its name, wherever that is.
@@ -41,9 +46,8 @@ impl Object {
 
 /// The client's `fs` is the filespace, the rest of `fpath` the name in it. Double and trailing
 /// slashes are no part of either, as they are none of the path on the target.
-fn name(record: &Record) -> Result<ObjectName, NameError> {
-    let fs = absolute(Path::new(&record.fs));
-    ObjectName::from_path(&fs, &absolute(Path::new(&record.fpath)), Kind::File)
+pub(in crate::archive) fn name(fs: &OsStr, fpath: &OsStr) -> Result<ObjectName, NameError> {
+    ObjectName::from_path(&absolute(Path::new(fs)), &absolute(Path::new(fpath)), Kind::File)
 }
 
 fn absolute(path: &Path) -> Vec<u8> {
