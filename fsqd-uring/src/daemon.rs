@@ -11,13 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fsq_wire::StorageDest;
 use tracing::{debug, error, info, warn};
 
-use crate::archive::{self, ArchiveWorker, DirArchive};
+use crate::archive;
+use crate::archive::backend::{Backend, BackendError};
 use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
-use crate::config::{Archive, Auth, Config, ConfigError, RingMode};
+use crate::config::{Auth, Config, ConfigError, RingMode};
 use crate::drain::peek::Peek;
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
@@ -31,9 +31,9 @@ use crate::limits::WINDOW_BYTES;
 use crate::path::{Admission, PRIVATE_DIRECTORY};
 use crate::queue::record::Record;
 use crate::queue::recovery;
-use crate::queue::route::ArchiveMode;
+use crate::queue::route::{self, ArchiveMode};
 use crate::queue::staged::StagingTree;
-use crate::queue::{Limits, Phase, Queue, Stage};
+use crate::queue::{Limits, Queue};
 use crate::ring::Span;
 use crate::ring::setup::{Rung, SetupError, memlock_limit};
 use crate::ring::uring::{Uring, UringConfig};
@@ -65,6 +65,9 @@ pub enum StartError {
     /// The identity map.
     #[error(transparent)]
     File(#[from] crate::config::text::FileError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] BackendError),
     /// The staging directory.
     #[error(transparent)]
     Staging(#[from] RootError),
@@ -118,7 +121,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     if let Auth::Unavailable { reason } = &config.auth {
         warn!("nobody can sign on: {reason}");
     }
-    if let Err(reason) = config.archive.accepts() {
+    if let Err(reason) = Backend::open(config)?.accepts() {
         info!("archive destinations are refused: {reason}");
     }
     let fs = Arc::new(LinuxFs);
@@ -138,6 +141,7 @@ impl Daemon {
         // Before there is another thread: it must be blocked in all of them.
         let events = signals::listen()?;
         config.check_paths()?;
+        let backend = Backend::open(config)?;
         raise_limits(config);
         let sign_on = Arc::new(sign_on(config)?);
         let clock = Arc::new(SystemClock::new());
@@ -152,8 +156,9 @@ impl Daemon {
         };
         let queue = Arc::new(Queue::new(limits, Arc::clone(&clock)));
         let target = Arc::new(TargetRoot::new(Arc::clone(&fs), &config.target));
-        let staging = start_staging(config, &root, &clock, &sign_on, &queue, &target)?;
-        let workers = start_ingest(config, &root, &clock, &sign_on, &staging)?;
+        let staging =
+            start_staging(config, &root, &clock, &sign_on, &queue, &target, backend.mode())?;
+        let workers = start_ingest(config, &backend, &root, &clock, &sign_on, &staging)?;
         if let Some(worker) = workers.first() {
             log_caps(worker, &root, config);
         }
@@ -166,7 +171,7 @@ impl Daemon {
             config.localfs.display(),
             config.tolerr
         );
-        let drains = start_drain(config, &fs, &queue, &target, &sign_on.map)?;
+        let drains = start_drain(config, &backend, &fs, &queue, &target, &sign_on.map)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
@@ -263,6 +268,7 @@ fn start_staging(
     sign_on: &Arc<SignOn>,
     queue: &Arc<Queue<SystemClock>>,
     target: &Arc<TargetRoot<LinuxFs>>,
+    mode: ArchiveMode,
 ) -> std::io::Result<Staging> {
     let peek = Peek::start(Arc::clone(target), Arc::clone(clock))?;
     let settings = StagingConfig {
@@ -279,8 +285,9 @@ fn start_staging(
         Neighbours {
             sign_on: Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
             outbox: Box::new(move |path, dest| {
-                let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
-                queue.enqueue(path, stage, Phase::Submit);
+                if let Some((stage, phase)) = route::first(dest, mode).lane(dest) {
+                    queue.enqueue(path, stage, phase);
+                }
             }),
             is_taken: Box::new(move |path| peek.is_taken(path)),
         },
@@ -289,17 +296,19 @@ fn start_staging(
 
 fn start_ingest(
     config: &Config,
+    backend: &Backend,
     root: &Arc<StagingRoot<LinuxFs>>,
     clock: &Arc<SystemClock>,
     sign_on: &Arc<SignOn>,
     staging: &Staging,
 ) -> Result<Vec<Worker>, StartError> {
-    let admission = Arc::new(Admission::new(
+    let admission = Admission::new(
         config.target.clone(),
         sign_on.map.clone(),
-        config.archive.accepts(),
+        backend.accepts(),
         root.facts.attribute_bytes_max,
-    ));
+    );
+    let admission = Arc::new(admission.with_archive_names(backend.names()));
     let rings = config.sthreads as u64;
     let per_ring = config.buffer_memory_bytes / rings / u64::from(WINDOW_BYTES);
     let shard = ShardConfig {
@@ -331,11 +340,12 @@ fn start_ingest(
 fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
     let release = rustix::system::uname();
     info!(
-        "caps: linux {}, {}, staging {}, target {}",
+        "caps: linux {}, {}, staging {}, target {} ({})",
         release.release().to_string_lossy(),
         worker.caps,
         root.facts,
-        config.target.display()
+        config.target.display(),
+        drain::lustre::describe(&config.target)
     );
     if let Err(errno) = &worker.caps.registered {
         let needed = config.buffer_memory_bytes >> 10;
@@ -388,6 +398,7 @@ impl Owners for MapOwners {
 
 fn start_drain(
     config: &Config,
+    backend: &Backend,
     fs: &Arc<LinuxFs>,
     queue: &Arc<Queue<SystemClock>>,
     target: &Arc<TargetRoot<LinuxFs>>,
@@ -397,10 +408,7 @@ fn start_drain(
     let tree_root = fs.open_root(&config.localfs).map_err(io_error)?;
     let tree = Arc::new(StagingTree::new(Arc::clone(fs), tree_root));
     let instance = instance(&config.localfs)?;
-    let mode = match config.archive {
-        Archive::None => ArchiveMode::Off,
-        Archive::Dir(_) => ArchiveMode::FromStaging,
-    };
+    let mode = backend.mode();
     let shared = Arc::new(Drain {
         tree: Arc::clone(&tree),
         target: Arc::clone(target),
@@ -424,21 +432,13 @@ fn start_drain(
             Ok::<_, SetupError>(DrainWorker::new(shared, ring, arena, DRAIN_BLOCK_BYTES))
         })?);
     }
-    if let Archive::Dir(directory) = &config.archive {
-        let pool = Arc::new(archive::Pool {
-            tree: Arc::clone(&tree),
-            queue: Arc::clone(queue),
-            mode,
-            target: config.target.clone(),
-        });
-        for index in 0..config.athreads {
-            let (pool, tree) = (Arc::clone(&pool), Arc::clone(&tree));
-            let (fs, directory) = (Arc::clone(fs), directory.clone());
-            threads.push(archive::spawn(index, move || {
-                ArchiveWorker::new(pool, DirArchive::new(tree, fs, &directory, instance))
-            })?);
-        }
-    }
+    let pool = archive::Pool {
+        tree: Arc::clone(&tree),
+        queue: Arc::clone(queue),
+        mode,
+        target: config.target.clone(),
+    };
+    threads.extend(backend.start(pool, config.athreads, instance)?);
     let queue = Arc::clone(queue);
     let house = std::thread::Builder::new().name("fsq_house".to_owned());
     threads.push(house.spawn(move || recovery::keep_house(&tree, &queue, mode))?);
@@ -478,9 +478,12 @@ fn raise_limits(config: &Config) {
         let _ = setrlimit(resource, Rlimit { current: now.maximum, maximum: now.maximum });
         false
     };
-    // A socket and two files a session, and what threads and rings need.
-    let files =
-        config.max_sessions as u64 * 3 + (config.sthreads + config.qthreads) as u64 * 8 + 256;
+    // A socket and two files a session, what threads and rings need, and a batch of files in the
+    // hands of each archive thread.
+    let files = config.max_sessions as u64 * 3
+        + (config.sthreads + config.qthreads) as u64 * 8
+        + config.athreads as u64 * (archive::BATCH_MAX as u64 + 8)
+        + 256;
     if !raise(Resource::Nofile, files) {
         warn!(
             "{} sessions need {files} file descriptors, more than the limit allows; set \

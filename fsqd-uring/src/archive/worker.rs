@@ -14,7 +14,7 @@ use crate::path::target_path;
 use crate::queue::record::{FileState, Record};
 use crate::queue::route::{ArchiveMode, Route, route};
 use crate::queue::staged::StagingTree;
-use crate::queue::{Failure, Outcome, Phase, Pulse, Queue, Stage, Ticket};
+use crate::queue::{Failure, Outcome, Phase, Pulse, Queue, Side, Stage, Ticket};
 
 /// What the workers share.
 pub struct Pool<F: Fs, C: Clock> {
@@ -41,12 +41,16 @@ struct Item<'a, N> {
     node: N,
     record: Record,
     target: Option<PathBuf>,
+    len: u64,
+    again: bool,
 }
 
 impl<F: Fs, C: Clock, A: Archive> ArchiveWorker<F, C, A> {
     /// A worker with its own session.
-    pub fn new(pool: Arc<Pool<F, C>>, archive: A) -> Self {
-        Self { pulse: pool.queue.register(Stage::Archive), pool, archive }
+    pub fn new(pool: Arc<Pool<F, C>>, mut archive: A) -> Self {
+        let pulse = pool.queue.register(Stage::Archive);
+        archive.report_to(Arc::clone(&pulse));
+        Self { pool, archive, pulse }
     }
 
     /// Works until the queue is closed.
@@ -60,11 +64,27 @@ impl<F: Fs, C: Clock, A: Archive> ArchiveWorker<F, C, A> {
     pub fn work(&mut self, tickets: &[Ticket]) {
         self.beat();
         let mut items = Vec::with_capacity(tickets.len());
+        let mut bytes = 0_u64;
         for ticket in tickets {
+            if bytes >= self.archive.batch_bytes() {
+                self.pool.queue.finished(ticket, Outcome::Interrupted);
+                continue;
+            }
             match self.prepare(ticket) {
-                Ok(item) => items.push(item),
+                Ok(item) => {
+                    bytes = bytes.saturating_add(item.len);
+                    items.push(item);
+                }
                 Err(outcome) => self.pool.queue.finished(ticket, outcome),
             }
+        }
+        if let Err(failure) = self.remember(&items) {
+            for Item { ticket, node, record, .. } in &mut items {
+                let file = Some((&*node, record));
+                let outcome = self.pool.tree.settle(&self.pool.queue, ticket, file, &failure);
+                self.pool.queue.finished(ticket, outcome);
+            }
+            return self.pulse.rest();
         }
         self.beat();
         let verdicts = self.ask(&items);
@@ -100,19 +120,36 @@ impl<F: Fs, C: Clock, A: Archive> ArchiveWorker<F, C, A> {
             }
             (Route::Keep | Route::Hold | Route::Omitted, _) => return Err(Outcome::Left),
         }
-        let prepared = tree.check_len(path, &staged.node, &record).and_then(|_| {
+        let fresh = matches!(record.state, FileState::LocalCopyDone | FileState::LustreCopyDone);
+        let again = !fresh || ticket.errors > 0;
+        let prepared = tree.check_len(path, &staged.node, &record).and_then(|stat| {
             // Only what the old daemon left as done, and is asked about, cannot become RUN.
             if record.state.may_become(FileState::TsmArchiveRun) {
                 tree.set_state(path, (&staged.node, &mut record), FileState::TsmArchiveRun)?;
             }
-            Ok(())
+            Ok(stat.len)
         });
-        if let Err(failure) = prepared {
-            let file = Some((&staged.node, &mut record));
-            return Err(tree.settle(queue, ticket, file, &failure));
-        }
+        let len = match prepared {
+            Ok(len) => len,
+            Err(failure) => {
+                let file = Some((&staged.node, &mut record));
+                return Err(tree.settle(queue, ticket, file, &failure));
+            }
+        };
         let target = target_path(target, &record.fs, &record.fpath);
-        Ok(Item { ticket, node: staged.node, record, target })
+        Ok(Item { ticket, node: staged.node, record, target, len, again })
+    }
+
+    /// Puts the states that [`Self::prepare`] has set on disk, if it matters: all in one, since each
+    /// file's own sync would cost as much.
+    fn remember(&self, items: &[Item<'_, F::Node>]) -> Result<(), Failure> {
+        if !self.archive.must_not_repeat() || items.iter().all(|item| item.again) {
+            return Ok(());
+        }
+        let tree = &self.pool.tree;
+        tree.fs().sync_all(tree.root()).map_err(|error| {
+            Failure::call(Side::Staging, "states of files that are to be archived", error)
+        })
     }
 
     /// A batch is handed over; what is to be asked about comes alone.
@@ -123,6 +160,7 @@ impl<F: Fs, C: Clock, A: Archive> ArchiveWorker<F, C, A> {
                 staging: &item.ticket.path,
                 target: item.target.as_ref(),
                 record: &item.record,
+                again: item.again,
             })
             .collect();
         let verdicts = match (batch.as_slice(), items.first().map(|item| item.ticket.phase)) {

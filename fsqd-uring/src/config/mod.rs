@@ -122,24 +122,26 @@ pub enum Auth {
 pub enum Archive {
     /// Into this directory.
     Dir(PathBuf),
+    /// To a TSM server, as objects of this account.
+    Tsm(TsmAccount),
+    /// Where the requests of Lustre's HSM go.
+    Hsm,
+    /// Nothing was said: [`Self::Hsm`] where the target is Lustre with its library, else
+    /// [`Self::None`].
+    Default,
     /// Nowhere: such OPENs are refused.
     None,
 }
 
-impl Archive {
-    /// Whether archive destinations are accepted, or why not: what [`crate::path::Admission`]
-    /// takes.
-    ///
-    /// # Errors
-    /// The reason, as one part of a sentence.
-    pub fn accepts(&self) -> Result<(), String> {
-        match self {
-            Self::Dir(_) => Ok(()),
-            Self::None => Err("this daemon runs without an archive (--archive dir:PATH sets \
-                               one); use the destination lustre or local"
-                .to_owned()),
-        }
-    }
+/// How `--archive tsm` signs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TsmAccount {
+    /// Node; `None`: that of the stanza.
+    pub node: Option<String>,
+    /// File with its password; `None`: the one that the TSM client has stored.
+    pub password_file: Option<PathBuf>,
+    /// Stanza of `dsm.sys`; `None`: the default one.
+    pub server: Option<String>,
 }
 
 /// Everything the daemon is told at start, ready for use. Fields are named as the options.
@@ -262,6 +264,7 @@ impl Config {
         let target = typed.target.as_deref().ok_or_else(|| {
             ConfigError::Usage("the target directory <lustre_mount_point> is missing".to_owned())
         })?;
+        let archive = archive(&typed)?;
         let ip = typed.bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let buffer_memory_bytes = typed.buffer_memory.unwrap_or(256 << 20);
         let config = Self {
@@ -277,7 +280,7 @@ impl Config {
             buffer_memory_bytes,
             durability: typed.durability.unwrap_or_default(),
             auth: auth(typed.auth, ip, typed.insecure.unwrap_or(false))?,
-            archive: archive(typed.archive)?,
+            archive,
             target_io: typed.target_io.unwrap_or_default(),
             verify: typed.verify.unwrap_or_default(),
             staging_high_percent: typed.staging_high.unwrap_or(90),
@@ -383,17 +386,31 @@ fn auth(typed: Option<AuthOption>, ip: IpAddr, insecure: bool) -> Result<Auth, C
     }
 }
 
-fn archive(typed: Option<ArchiveOption>) -> Result<Archive, ConfigError> {
-    match typed {
-        None | Some(ArchiveOption::None) => Ok(Archive::None),
-        Some(ArchiveOption::Dir(path)) => Ok(Archive::Dir(normalised("--archive dir:", &path)?)),
-        Some(kind @ (ArchiveOption::Hsm | ArchiveOption::Tsm)) => {
-            let kind = if kind == ArchiveOption::Hsm { "hsm" } else { "tsm" };
-            Err(ConfigError::Unusable(format!(
-                "this version has no archive of the kind {kind}; use --archive dir:PATH or \
-                 --archive none"
-            )))
+fn archive(typed: &Options) -> Result<Archive, ConfigError> {
+    let account = TsmAccount {
+        node: typed.archive_node.clone(),
+        password_file: typed
+            .archive_password_file
+            .as_deref()
+            .map(|path| normalised("--archive-password-file", path))
+            .transpose()?,
+        server: typed.archive_server.clone(),
+    };
+    if typed.archive != Some(ArchiveOption::Tsm) && account != TsmAccount::default() {
+        let text = "--archive-node, --archive-password-file and --archive-server go with \
+                    --archive tsm only";
+        return Err(ConfigError::Usage(text.to_owned()));
+    }
+    match &typed.archive {
+        None => Ok(Archive::Default),
+        Some(ArchiveOption::None) => Ok(Archive::None),
+        Some(ArchiveOption::Hsm) => Ok(Archive::Hsm),
+        Some(ArchiveOption::Dir(path)) => Ok(Archive::Dir(normalised("--archive dir:", path)?)),
+        Some(ArchiveOption::Tsm) if account.password_file.is_some() && account.node.is_none() => {
+            let text = "--archive-password-file needs --archive-node: whose password it is";
+            Err(ConfigError::Usage(text.to_owned()))
         }
+        Some(ArchiveOption::Tsm) => Ok(Archive::Tsm(account)),
     }
 }
 

@@ -89,9 +89,23 @@ pub(super) struct Options {
           default_missing_value = "yes", value_parser = BoolishValueParser::new())]
     pub(super) insecure: Option<bool>,
 
-    /// Where archive destinations go: hsm, tsm, dir:PATH or none [default: none]
+    /// Where archive destinations go: hsm, tsm, dir:PATH or none [default: hsm where
+    /// the target is Lustre, else none]
     #[arg(long, value_name = "KIND", value_parser = archive)]
     pub(super) archive: Option<ArchiveOption>,
+
+    /// Node that --archive tsm signs on as [default: that of the stanza in dsm.sys]
+    #[arg(long, value_name = "NODE", value_parser = word)]
+    pub(super) archive_node: Option<String>,
+
+    /// File with nothing but the password of that node, for its owner only [default: the password
+    /// that the TSM client has stored, PASSWORDACCESS GENERATE]
+    #[arg(long, value_name = "FILE")]
+    pub(super) archive_password_file: Option<PathBuf>,
+
+    /// Stanza of dsm.sys that --archive tsm uses [default: the default one]
+    #[arg(long, value_name = "NAME", value_parser = word)]
+    pub(super) archive_server: Option<String>,
 
     /// Archive threads [default: 4]
     #[arg(long, value_name = "N",
@@ -181,6 +195,15 @@ fn memory(text: &str) -> Result<u64, String> {
 fn address(text: &str) -> Result<IpAddr, String> {
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     inner.parse().map_err(|_| "not an IPv4 or IPv6 address (the port is --port)".to_owned())
+}
+
+/// What the TSM client takes as a name.
+fn word(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 64;
+    let good = (1..=BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\''));
+    good.then(|| text.to_owned())
+        .ok_or_else(|| format!("not 1 to {BYTES_MAX} printable ASCII characters without quotes"))
 }
 
 fn auth(text: &str) -> Result<AuthOption, String> {

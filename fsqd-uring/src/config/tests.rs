@@ -48,7 +48,7 @@ fn defaults() {
         buffer_memory_bytes: 256 << 20,
         durability: Durability::Fsync,
         auth: config.auth.clone(),
-        archive: Archive::None,
+        archive: Archive::Default,
         target_io: TargetIo::Auto,
         verify: Verify::Stream,
         staging_high_percent: 90,
@@ -63,8 +63,6 @@ fn defaults() {
     assert!(config.sthreads >= 1);
     let Auth::Unavailable { reason } = config.auth else { panic!("no sign-on by default") };
     assert!(reason.contains("--auth file:PATH"), "{reason}");
-    assert!(Archive::None.accepts().expect_err("none").contains("--archive dir:PATH"));
-    assert_eq!(Archive::Dir("/a".into()).accepts(), Ok(()));
 }
 
 #[test]
@@ -191,18 +189,42 @@ fn what_is_required_is_named() {
 
 #[test]
 fn what_this_version_lacks_is_refused_by_name_with_the_alternative() {
-    for (option, kind, cure) in [
-        ("--auth", "tsm", "--auth file:PATH"),
-        ("--archive", "hsm", "--archive dir:PATH"),
-        ("--archive", "tsm", "--archive dir:PATH"),
-    ] {
-        let (status, text) = error(&[&NEEDED, &[option, kind][..]].concat());
-        assert_eq!(status, 1, "{text}");
-        assert!(text.contains(kind) && text.contains(cure), "{text}");
-    }
+    let (status, text) = error(&[&NEEDED, &["--auth", "tsm"][..]].concat());
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("tsm") && text.contains("--auth file:PATH"), "{text}");
     let (_dir, path) = conf("auth tsm\n");
     assert_eq!(error(&[&NEEDED, &["-c", path.as_str()][..]].concat()).0, 1);
     assert_eq!(config(&["-c", &path, "--auth=file:/pw"]).auth, Auth::File("/pw".into()));
+}
+
+#[test]
+fn the_archive_s_account_goes_with_tsm_only() {
+    let account = |arguments: &[&str]| match config(arguments).archive {
+        Archive::Tsm(account) => account,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(account(&["--archive", "tsm"]), TsmAccount::default());
+    let all = ["--archive", "tsm", "--archive-node", "POLARIS", "--archive-server", "tsm-8"];
+    let password = ["--archive-password-file", "/etc/fsqd.pw"];
+    let expected = TsmAccount {
+        node: Some("POLARIS".into()),
+        password_file: Some("/etc/fsqd.pw".into()),
+        server: Some("tsm-8".into()),
+    };
+    assert_eq!(account(&[&all[..], &password].concat()), expected);
+    assert_eq!(config(&["--archive", "hsm"]).archive, Archive::Hsm);
+    assert_eq!(config(&["--archive", "none"]).archive, Archive::None);
+    for (arguments, part) in [
+        (&["--archive-node", "x"][..], "--archive tsm only"),
+        (&["--archive", "none", "--archive-server", "x"], "--archive tsm only"),
+        (&["--archive", "tsm", "--archive-password-file", "/p"], "needs --archive-node"),
+        (&["--archive", "tsm", "--archive-node", "a b"], "printable ASCII"),
+        (&["--archive", "tsm", "--archive-server", "a'b"], "without quotes"),
+    ] {
+        let (status, text) = error(&[&NEEDED, arguments].concat());
+        assert_eq!(status, 2, "{text}");
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
 }
 
 #[test]
@@ -299,7 +321,7 @@ fn bad_conf_lines_name_file_and_line() {
 fn every_contract_key_is_accepted_and_listed() {
     let lines = "localfs /l\nidentmap /i\nport 1\nsthreads 1\nqthreads 1\ntolerr 1\nverbose info\n\
                  bind ::1\nmax-sessions 1\nbuffer-memory 16M\ndurability fsync\nauth file:/p\n\
-                 archive none\nathreads 1\ntarget-io auto\nverify stream\nstaging-high 90\n\
+                 archive none\narchive-node n\narchive-password-file /p\narchive-server s\nathreads 1\ntarget-io auto\nverify stream\nstaging-high 90\n\
                  space-wait 1\nring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n";
     let arguments = conf::arguments(lines.as_bytes(), "c").expect("all known");
     assert_eq!(arguments.len(), lines.lines().count());

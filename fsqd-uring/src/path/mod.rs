@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use fsq_wire::StorageDest;
 use rustix::io::Errno;
 
+use crate::archive::names::NameRule;
 use crate::identmap::{Identity, IdentityMap, SharedIdentityMap};
 use crate::refusal::Refusal;
 
@@ -80,6 +81,7 @@ pub struct Admission {
     target: PathBuf,
     map: SharedIdentityMap,
     archive: Result<(), String>,
+    archive_names: Option<NameRule>,
     attribute_bytes_max: Option<usize>,
 }
 
@@ -88,7 +90,7 @@ impl Admission {
     /// take effect at the next OPEN.
     ///
     /// `archive` says why archive destinations are refused, if they are
-    /// ([`crate::config::Archive::accepts`]). `attribute_bytes_max` is
+    /// ([`crate::archive::backend::Backend::accepts`]). `attribute_bytes_max` is
     /// what the staging file system holds of one file's attributes, in the measure of
     /// [`attribute_bytes`]; `None` where there is no such limit.
     #[must_use]
@@ -98,7 +100,13 @@ impl Admission {
         archive: Result<(), String>,
         attribute_bytes_max: Option<usize>,
     ) -> Self {
-        Self { target, map, archive, attribute_bytes_max }
+        Self { target, map, archive, archive_names: None, attribute_bytes_max }
+    }
+
+    /// The same rules for an archive that does not take every name.
+    #[must_use]
+    pub fn with_archive_names(self, archive_names: Option<NameRule>) -> Self {
+        Self { archive_names, ..self }
     }
 
     /// Decides an OPEN of the node `identity`; the strings are as in the packet, without their NUL.
@@ -107,7 +115,7 @@ impl Admission {
     /// The first rule that is broken: EINVAL for what is no proper name, `fs` that does not
     /// contain `fpath`, an unknown destination and names the daemon uses itself; EACCES for what
     /// lies outside the node's directory or might; ENAMETOOLONG; ENOSYS for an archive destination
-    /// where there is no archive.
+    /// where there is no archive; EINVAL or ENAMETOOLONG for a name that the archive cannot keep.
     pub fn admit(
         &self,
         identity: &Identity,
@@ -141,6 +149,11 @@ impl Admission {
         let placement = Placement { staging, target };
         check_reserved(&placement)?;
         let (fs, fpath) = (OsString::from_vec(fs.to_vec()), OsString::from_vec(fpath.to_vec()));
+        if let Some(rule) = &self.archive_names
+            && matches!(dest, StorageDest::Tsm | StorageDest::LustreTsm)
+        {
+            rule.check(&fs, &fpath, &placement.target)?;
+        }
         Ok(Admitted { dest, placement, fs, fpath, desc: desc.to_vec() })
     }
 

@@ -89,6 +89,11 @@ impl<C: Clock> Queue<C> {
         &self.clock
     }
 
+    /// The same clock, for who has to keep it.
+    pub fn shared_clock(&self) -> Arc<C> {
+        Arc::clone(&self.clock)
+    }
+
     /// Offers a file. Refused ones are on disk and found by a scan once there is room.
     pub fn enqueue(&self, path: &Path, stage: Stage, phase: Phase) -> Admission {
         let admission = self.lock().scheduler.enqueue(path, stage, phase);

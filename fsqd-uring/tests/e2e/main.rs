@@ -5,6 +5,8 @@
 
 mod support;
 
+mod archive_hsm;
+mod archive_tsm;
 mod bad_input;
 mod command_line;
 mod destinations;

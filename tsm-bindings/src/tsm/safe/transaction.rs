@@ -89,6 +89,13 @@ impl<'s> Transaction<'s> {
         self.bytes
     }
 
+    /// Whether it takes more objects and may be committed: what failed so far concerned single
+    /// objects that are not part of it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
     /// Begins to send an object. When [`Error::is_transaction_full`], this object was not taken:
     /// commit, and send it in the next transaction.
     ///
