@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 use crate::archive::{self, ArchiveWorker, DirArchive};
 use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
-use crate::config::{Archive, Auth, Config, ConfigError, RingMode};
+use crate::config::{Archive, Config, ConfigError, RingMode};
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, Handle, Ownership};
@@ -113,10 +113,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     config.check_paths()?;
     let map = SharedIdentityMap::load(&config.identmap)?;
     info!("identity map {}: {} nodes", config.identmap.display(), map.current().iter().count());
-    authenticator(&config.auth)?;
-    if let Auth::Unavailable { reason } = &config.auth {
-        warn!("nobody can sign on: {reason}");
-    }
+    authenticator(&config.auth, config.tsm_library.as_deref(), Arc::new(SystemClock::new()))?;
     if let Err(reason) = config.archive.accepts() {
         info!("archive destinations are refused: {reason}");
     }
@@ -138,8 +135,8 @@ impl Daemon {
         let events = signals::listen()?;
         config.check_paths()?;
         raise_limits(config);
-        let sign_on = Arc::new(sign_on(config)?);
         let clock = Arc::new(SystemClock::new());
+        let sign_on = Arc::new(sign_on(config, &clock)?);
         let fs = Arc::new(LinuxFs);
         let root = StagingRoot::open(Arc::clone(&fs), &config.localfs, std::process::id())?;
         let root = Arc::new(root);
@@ -239,13 +236,12 @@ fn joins(thread: &JoinHandle<()>, until: Instant) -> bool {
     true
 }
 
-fn sign_on(config: &Config) -> Result<SignOn, StartError> {
+fn sign_on(config: &Config, clock: &Arc<SystemClock>) -> Result<SignOn, StartError> {
     let map = SharedIdentityMap::load(&config.identmap)?;
     log_identities(&map);
-    if let Auth::Unavailable { reason } = &config.auth {
-        error!("nobody can sign on: {reason}; what is staged is drained all the same");
-    }
-    Ok(SignOn { map, auth: authenticator(&config.auth)? })
+    let library = config.tsm_library.as_deref();
+    let auth = authenticator(&config.auth, library, Arc::clone(clock) as Arc<_>)?;
+    Ok(SignOn { map, auth })
 }
 
 fn log_identities(map: &SharedIdentityMap) {
@@ -266,13 +262,12 @@ fn start_staging(
         space_wait: config.space_wait,
         ..StagingConfig::new(config.durability, config.max_sessions)
     };
-    let sign_on = Arc::clone(sign_on);
     let queue = Arc::clone(queue);
     StagingService::start(
         Arc::clone(root),
         settings,
         Arc::clone(clock) as Arc<_>,
-        Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+        Box::new(Arc::clone(sign_on)),
         Box::new(move |path: &Path, dest| {
             let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
             queue.enqueue(path, stage, Phase::Submit);

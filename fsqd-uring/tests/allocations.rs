@@ -118,12 +118,12 @@ fn start(localfs: &Path) -> Ring {
     let clock = Arc::new(SystemClock::new());
     let root = StagingRoot::open(Arc::new(LinuxFs), localfs, std::process::id());
     let root = Arc::new(root.expect("a staging directory"));
-    let sign_on = SignOn { map: map.clone(), auth: Box::new(NoAuth) };
+    let sign_on = Arc::new(SignOn { map: map.clone(), auth: Box::new(NoAuth) });
     let staging = StagingService::start(
         root,
         StagingConfig::new(Durability::Fsync, 16),
         Arc::clone(&clock) as Arc<_>,
-        Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+        Box::new(sign_on),
         Box::new(|_, _| {}),
     );
     let staging = staging.expect("threads");

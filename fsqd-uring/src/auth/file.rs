@@ -7,11 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use rustix::io::Errno;
-
-use super::Authenticator;
+use super::{Authenticator, Login};
 use crate::config::text::{self, FileError};
-use crate::path::Quoted;
 use crate::refusal::Refusal;
 use crate::services::Secret;
 
@@ -37,16 +34,10 @@ impl FileAuth {
 }
 
 impl Authenticator for FileAuth {
-    fn sign_on(&self, node: &str, password: &Secret) -> Result<(), Refusal> {
+    fn sign_on(&self, login: &Login<'_>) -> Result<(), Refusal> {
         let passwords = self.passwords.read().unwrap_or_else(PoisonError::into_inner);
-        if passwords.check(node.as_bytes(), password) {
-            return Ok(());
-        }
-        let node = Quoted(node.as_bytes());
-        Err(Refusal::new(
-            Errno::ACCESS,
-            format!("node {node} is unknown here or its password is wrong"),
-        ))
+        let right = passwords.check(login.node.as_bytes(), login.password);
+        if right { Ok(()) } else { Err(super::unknown(login.node)) }
     }
 
     fn reload(&self) -> Result<(), FileError> {

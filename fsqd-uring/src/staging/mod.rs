@@ -20,15 +20,15 @@ use fsq_wire::StorageDest;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::fs::Fs;
-use crate::identmap::Identity;
-use crate::limits::{SIGN_ON_THREADS, SPACE_RECHECK_MS, STAGING_THREADS};
+use crate::limits::{SPACE_RECHECK_MS, STAGING_THREADS};
 use crate::queue::record::Content;
 use crate::refusal::Refusal;
 use crate::ring::arena::Arena;
 use crate::ring::{Span, Token};
-use crate::services::{Answer, Job, Secret, Services};
+use crate::services::{Answer, Job, Services};
 
 pub use self::counters::Totals;
+pub use self::gate::Gate;
 pub use self::root::{Facts, RootError, StagingRoot};
 
 use self::commit::Prepared;
@@ -42,6 +42,7 @@ use self::sync::Lineup;
 mod commit;
 mod counters;
 mod files;
+mod gate;
 mod names;
 mod queue;
 mod receive;
@@ -69,9 +70,6 @@ impl TailMemory for Arena {
         self.lend(span, to);
     }
 }
-
-/// Checks node, password and peer address.
-pub type SignOn = dyn Fn(&str, &Secret, &str) -> Result<Arc<Identity>, Refusal> + Send + Sync;
 
 /// Takes the path, below the staging root, of each file that is to be drained, and its destination.
 /// Called before the file is acknowledged; must not block.
@@ -157,11 +155,13 @@ struct Shared<F: Fs> {
     files: Files<F>,
     tasks: Queue<Task>,
     sign_ons: Queue<Task>,
+    /// Sign-ons that somebody else has to be asked about.
+    questions: Queue<Task>,
     waiting: Waiting<Task>,
     lineup: Lineup<Prepared<F>>,
     gauge: Gauge,
     counters: Counters,
-    sign_on: Box<SignOn>,
+    gate: Box<dyn Gate>,
     outbox: Box<Outbox>,
 }
 
@@ -169,6 +169,7 @@ struct Shared<F: Fs> {
 pub struct StagingService<F: Fs> {
     shared: Arc<Shared<F>>,
     workers: Vec<JoinHandle<()>>,
+    asker: Option<JoinHandle<()>>,
     space: Option<JoinHandle<()>>,
     syncer: Option<JoinHandle<()>>,
 }
@@ -182,7 +183,7 @@ impl<F: Fs> StagingService<F> {
         root: Arc<StagingRoot<F>>,
         config: StagingConfig,
         clock: Arc<dyn Clock>,
-        sign_on: Box<SignOn>,
+        gate: Box<dyn Gate>,
         outbox: Box<Outbox>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -193,15 +194,17 @@ impl<F: Fs> StagingService<F> {
             files: Files::new(),
             tasks: Queue::new(),
             sign_ons: Queue::new(),
+            questions: Queue::new(),
             waiting: Waiting::new(),
             lineup: Lineup::new(),
             gauge: Gauge::default(),
             counters: Counters::default(),
-            sign_on,
+            gate,
             outbox,
         });
         // Already the service, so that a thread that cannot be had stops the ones there are.
-        let mut service = Self { shared, workers: Vec::new(), space: None, syncer: None };
+        let mut service =
+            Self { shared, workers: Vec::new(), asker: None, space: None, syncer: None };
         for number in 0..service.shared.config.threads {
             let worker = service.spawn(format!("fsq_stage/{number}"), |shared| {
                 while let Some(task) = shared.tasks.pop() {
@@ -210,14 +213,13 @@ impl<F: Fs> StagingService<F> {
             })?;
             service.workers.push(worker);
         }
-        for number in 0..SIGN_ON_THREADS {
-            let worker = service.spawn(format!("fsq_signon/{number}"), |shared| {
-                while let Some(task) = shared.sign_ons.pop() {
-                    shared.run(task);
-                }
-            })?;
-            service.workers.push(worker);
-        }
+        let desk = service.spawn("fsq_signon/0".to_owned(), |shared| {
+            while let Some(task) = shared.sign_ons.pop() {
+                shared.run(task);
+            }
+        })?;
+        service.workers.push(desk);
+        service.asker = Some(service.spawn("fsq_signon/1".to_owned(), Shared::ask_for_sign_ons)?);
         service.space = Some(service.spawn("fsq_space".to_owned(), Shared::watch_space)?);
         service.syncer = Some(service.spawn("fsq_sync".to_owned(), |shared| {
             while let Some(batch) = shared.lineup.take() {
@@ -288,6 +290,9 @@ impl<F: Fs> Drop for StagingService<F> {
         shared.tasks.close();
         shared.sign_ons.close();
         join(&mut self.workers);
+        if let Some(asker) = self.asker.take() {
+            shared.end_questions(asker);
+        }
         shared.lineup.close();
         threads.extend(self.syncer.take());
         join(&mut threads);
@@ -342,10 +347,7 @@ impl<F: Fs> Shared<F> {
     fn run(&self, task: Task) {
         let (port, token) = (&task.port, task.token);
         let stop = match &task.job {
-            Job::SignOn { node, password, peer } => {
-                let result = (self.sign_on)(node, password, peer);
-                return port.answer(token, Answer::SignOn(result));
-            }
+            Job::SignOn { .. } => return self.sign_on(task),
             Job::Abort { staged } => return self.abort(&task, staged.key),
             Job::Open(new) => match self.open(new) {
                 Ok(staged) => {
