@@ -5,7 +5,7 @@ use std::fmt;
 use std::hint::black_box;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::{Authenticator, Login};
 use crate::config::text::{self, FileError};
@@ -33,10 +33,27 @@ impl FileAuth {
     }
 }
 
+impl FileAuth {
+    /// How many nodes have a password.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.passwords().by_node.len()
+    }
+
+    /// Whether a node has one.
+    #[must_use]
+    pub fn knows(&self, node: &str) -> bool {
+        self.passwords().by_node.contains_key(node.as_bytes())
+    }
+
+    fn passwords(&self) -> RwLockReadGuard<'_, Passwords> {
+        self.passwords.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Authenticator for FileAuth {
     fn sign_on(&self, login: &Login<'_>) -> Result<(), Refusal> {
-        let passwords = self.passwords.read().unwrap_or_else(PoisonError::into_inner);
-        let right = passwords.check(login.node.as_bytes(), login.password);
+        let right = self.passwords().check(login.node.as_bytes(), login.password);
         if right { Ok(()) } else { Err(super::unknown(login.node)) }
     }
 

@@ -310,7 +310,14 @@ impl Config {
             directory("archive directory (--archive)", path)?;
         }
         text::read(&self.identmap)?;
-        // Once more with the symlinks followed.
+        self.check_overlap()
+    }
+
+    /// Whether the directories lie apart from each other also when symlinks are followed.
+    ///
+    /// # Errors
+    /// The first two that do not.
+    pub fn check_overlap(&self) -> Result<(), ConfigError> {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         self.check_disjoint(real).map_err(ConfigError::Unusable)
     }
@@ -405,7 +412,8 @@ fn archive(typed: Option<ArchiveOption>) -> Result<Archive, ConfigError> {
     }
 }
 
-fn directory(what: &str, path: &Path) -> Result<(), ConfigError> {
+/// Whether `path` is a directory; `what` is what it is called.
+pub(crate) fn directory(what: &str, path: &Path) -> Result<(), ConfigError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => {
