@@ -6,11 +6,13 @@
 //! place.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod layout;
 pub mod packet;
 pub mod server;
 pub mod state;
 
+pub use client::ClientSession;
 pub use layout::{Field, Layout};
 pub use packet::{
     DEFAULT_PORT, FieldError, Info, Login, NotUtf8, PACKET_BYTES, Packet, PacketMut, Unterminated,

@@ -18,6 +18,7 @@ use crate::archive::{self, ArchiveWorker, DirArchive};
 use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
 use crate::config::{Archive, Config, ConfigError, RingMode};
+use crate::drain::peek::Peek;
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, Handle, Ownership};
@@ -38,7 +39,7 @@ use crate::ring::setup::{Rung, SetupError, memlock_limit};
 use crate::ring::uring::{Uring, UringConfig};
 use crate::signals::{self, Signal};
 use crate::staging::root::{RootError, StagingRoot};
-use crate::staging::{StagingConfig, StagingService};
+use crate::staging::{Neighbours, StagingConfig, StagingService};
 
 /// Block of a drain worker's reads and writes.
 const DRAIN_BLOCK_BYTES: u32 = 4 << 20;
@@ -126,7 +127,8 @@ impl Daemon {
             ..Limits::default()
         };
         let queue = Arc::new(Queue::new(limits, Arc::clone(&clock)));
-        let staging = start_staging(config, &root, &clock, &sign_on, &queue)?;
+        let target = Arc::new(TargetRoot::new(Arc::clone(&fs), &config.target));
+        let staging = start_staging(config, &root, &clock, &sign_on, &queue, &target)?;
         let workers = start_ingest(config, &root, &clock, &sign_on, &staging)?;
         if let Some(worker) = workers.first() {
             log_caps(worker, &root, config);
@@ -140,7 +142,7 @@ impl Daemon {
             config.localfs.display(),
             config.tolerr
         );
-        let drains = start_drain(config, &fs, &queue, &sign_on.map)?;
+        let drains = start_drain(config, &fs, &queue, &target, &sign_on.map)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
@@ -235,7 +237,9 @@ fn start_staging(
     clock: &Arc<SystemClock>,
     sign_on: &Arc<SignOn>,
     queue: &Arc<Queue<SystemClock>>,
+    target: &Arc<TargetRoot<LinuxFs>>,
 ) -> std::io::Result<Staging> {
+    let peek = Peek::start(Arc::clone(target), Arc::clone(clock))?;
     let settings = StagingConfig {
         staging_high_percent: config.staging_high_percent,
         space_wait: config.space_wait,
@@ -246,11 +250,14 @@ fn start_staging(
         Arc::clone(root),
         settings,
         Arc::clone(clock) as Arc<_>,
-        Box::new(Arc::clone(sign_on)),
-        Box::new(move |path: &Path, dest| {
-            let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
-            queue.enqueue(path, stage, Phase::Submit);
-        }),
+        Neighbours {
+            gate: Box::new(Arc::clone(sign_on)),
+            outbox: Box::new(move |path, dest| {
+                let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
+                queue.enqueue(path, stage, Phase::Submit);
+            }),
+            is_taken: Box::new(move |path| peek.is_taken(path)),
+        },
     )
 }
 
@@ -359,6 +366,7 @@ fn start_drain(
     config: &Config,
     fs: &Arc<LinuxFs>,
     queue: &Arc<Queue<SystemClock>>,
+    target: &Arc<TargetRoot<LinuxFs>>,
     map: &SharedIdentityMap,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let io_error = |error: crate::fs::FsError| std::io::Error::from(error.errno);
@@ -371,7 +379,7 @@ fn start_drain(
     };
     let shared = Arc::new(Drain {
         tree: Arc::clone(&tree),
-        target: Arc::new(TargetRoot::new(Arc::clone(fs), &config.target)),
+        target: Arc::clone(target),
         queue: Arc::clone(queue),
         owners: Arc::new(MapOwners(map.clone())),
         options: drain::Options {

@@ -120,7 +120,10 @@ pub(crate) struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// No candidate could be opened.
-    #[error("{what} cannot be loaded; tried {}; {advice}, or name the file in {env}", Tried(.tried))]
+    #[error(
+        "{what} cannot be loaded; tried {}; {advice}, or name the file in {env}",
+        Tried(.tried)
+    )]
     NotFound {
         /// What was wanted.
         what: &'static str,

@@ -26,6 +26,7 @@ pub use self::target::TargetRoot;
 pub use self::worker::DrainWorker;
 
 pub mod copy;
+pub mod peek;
 pub(crate) mod publish;
 mod target;
 mod worker;

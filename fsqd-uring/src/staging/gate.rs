@@ -56,7 +56,7 @@ impl<F: Fs> Shared<F> {
     /// What the desk does: answers, or passes on.
     pub(super) fn sign_on(&self, task: Task) {
         let Job::SignOn { node, password, peer } = &task.job else { return };
-        if let Some(answer) = self.gate.recall(node, password, peer) {
+        if let Some(answer) = self.neighbours.gate.recall(node, password, peer) {
             return task.port.answer(task.token, Answer::SignOn(answer));
         }
         match self.questions.push(task, self.config.jobs_max) {
@@ -70,7 +70,7 @@ impl<F: Fs> Shared<F> {
     pub(super) fn ask_for_sign_ons(&self) {
         while let Some(task) = self.questions.pop() {
             let Job::SignOn { node, password, peer } = &task.job else { continue };
-            let answer = self.gate.sign_on(node, password, peer);
+            let answer = self.neighbours.gate.sign_on(node, password, peer);
             task.port.answer(task.token, Answer::SignOn(answer));
         }
     }

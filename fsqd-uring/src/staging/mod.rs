@@ -75,6 +75,19 @@ impl TailMemory for Arena {
 /// Called before the file is acknowledged; must not block.
 pub type Outbox = dyn Fn(&Path, StorageDest) + Send + Sync;
 
+/// Whether a path below the target's root is known to be taken; must not block for long.
+pub type IsTaken = dyn Fn(&Path) -> bool + Send + Sync;
+
+/// What the service asks of the rest of the daemon.
+pub struct Neighbours {
+    /// Checks sign-ons.
+    pub gate: Box<dyn Gate>,
+    /// Takes what is staged.
+    pub outbox: Box<Outbox>,
+    /// Looks at the target before a file that goes there is begun.
+    pub is_taken: Box<IsTaken>,
+}
+
 /// How the service works.
 #[derive(Clone, Debug)]
 pub struct StagingConfig {
@@ -161,8 +174,7 @@ struct Shared<F: Fs> {
     lineup: Lineup<Prepared<F>>,
     gauge: Gauge,
     counters: Counters,
-    gate: Box<dyn Gate>,
-    outbox: Box<Outbox>,
+    neighbours: Neighbours,
 }
 
 /// The running service. Stops when dropped.
@@ -183,8 +195,7 @@ impl<F: Fs> StagingService<F> {
         root: Arc<StagingRoot<F>>,
         config: StagingConfig,
         clock: Arc<dyn Clock>,
-        gate: Box<dyn Gate>,
-        outbox: Box<Outbox>,
+        neighbours: Neighbours,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             names: Arc::new(Names::new(Arc::clone(&root))),
@@ -199,8 +210,7 @@ impl<F: Fs> StagingService<F> {
             lineup: Lineup::new(),
             gauge: Gauge::default(),
             counters: Counters::default(),
-            gate,
-            outbox,
+            neighbours,
         });
         // Already the service, so that a thread that cannot be had stops the ones there are.
         let mut service =

@@ -169,11 +169,14 @@ impl<F: Fs> Rig<F> {
             Arc::clone(&root),
             config,
             Arc::clone(&clock) as Arc<dyn Clock>,
-            gate,
-            Box::new(move |path, dest| {
-                outbox(path, dest);
-                sink.lock().unwrap().push(path.to_path_buf());
-            }),
+            Neighbours {
+                gate,
+                outbox: Box::new(move |path, dest| {
+                    outbox(path, dest);
+                    sink.lock().unwrap().push(path.to_path_buf());
+                }),
+                is_taken: Box::new(|path| path.ends_with("taken-on-target")),
+            },
         )
         .expect("threads");
         let answers = Arc::new(Answers::default());
@@ -545,8 +548,11 @@ fn sessions_at_once_on_a_real_file_system() {
         Arc::new(root),
         config(),
         Arc::new(SystemClock::new()),
-        Box::new(|_: &str, _: &Secret, _: &str| Err(Refusal::new(Errno::ACCESS, ""))),
-        Box::new(move |path, _| sink.lock().unwrap().push(path.to_path_buf())),
+        Neighbours {
+            gate: Box::new(|_: &str, _: &Secret, _: &str| Err(Refusal::new(Errno::ACCESS, ""))),
+            outbox: Box::new(move |path, _| sink.lock().unwrap().push(path.to_path_buf())),
+            is_taken: Box::new(|_| false),
+        },
     )
     .unwrap();
     std::thread::scope(|scope| {
@@ -594,4 +600,28 @@ fn sessions_at_once_on_a_real_file_system() {
         }
     }
     assert_eq!(drained.lock().unwrap().len(), 120);
+}
+
+#[test]
+fn a_name_taken_on_the_target_is_refused_only_to_those_who_go_there() {
+    let mut rig = Rig::new(SimFs::new(SimConfig::ext4()), Path::new("/"), config());
+    for (dest, refused) in [
+        (StorageDest::Local, false),
+        (StorageDest::Tsm, false),
+        (StorageDest::Lustre, true),
+        (StorageDest::LustreTsm, true),
+    ] {
+        let token = rig.submit_open("run/taken-on-target", dest);
+        match rig.opened(token) {
+            Ok(staged) => {
+                assert!(!refused, "{dest}");
+                rig.abort(staged);
+            }
+            Err(refusal) => {
+                assert!(refused, "{dest}");
+                assert_eq!(refusal.errno, Errno::EXIST);
+            }
+        }
+    }
+    assert_eq!(rig.service().files(), 0);
 }

@@ -163,12 +163,8 @@ impl ControlFile {
 
     fn parse(&mut self, text: &str) -> Result<(), ControlError> {
         for (number, line) in text.lines().enumerate() {
-            let words: Vec<&str> = line
-                .split('#')
-                .next()
-                .into_iter()
-                .flat_map(str::split_ascii_whitespace)
-                .collect();
+            let words: Vec<&str> =
+                line.split('#').next().into_iter().flat_map(str::split_ascii_whitespace).collect();
             let Some((&key, words)) = words.split_first() else { continue };
             self.line(key, words).map_err(|why| ControlError::Line {
                 path: self.path.clone(),
@@ -274,9 +270,11 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 pub fn built_library(crate_name: &str) -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     let file = format!("lib{crate_name}.so");
-    let places = program.ancestors().skip(1).take(2).flat_map(|directory| {
-        [directory.join(&file), directory.join("deps").join(&file)]
-    });
+    let places = program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .flat_map(|directory| [directory.join(&file), directory.join("deps").join(&file)]);
     places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let why = format!("{file} is neither beside {} nor in deps", program.display());
         io::Error::new(io::ErrorKind::NotFound, why)

@@ -115,12 +115,8 @@ pub(crate) fn open_path(path: &Path) -> Result<rustix::fd::OwnedFd, Errno> {
 }
 
 fn identify(file: impl AsFd) -> Result<Fid, Errno> {
-    let stat = rustix::fs::statx(
-        file,
-        "",
-        AtFlags::EMPTY_PATH,
-        StatxFlags::INO | StatxFlags::BTIME,
-    )?;
+    let stat =
+        rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
     // The time of birth tells a file from an earlier one that had its inode number.
     let birth = (stat.stx_btime.tv_sec as u64) << 30 ^ u64::from(stat.stx_btime.tv_nsec);
     let mixed = birth.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (stat.stx_ino >> 32);
@@ -128,12 +124,8 @@ fn identify(file: impl AsFd) -> Result<Fid, Errno> {
 }
 
 pub(crate) fn data_version(file: impl AsFd) -> Result<DataVersion, Errno> {
-    let stat = rustix::fs::statx(
-        file,
-        "",
-        AtFlags::EMPTY_PATH,
-        StatxFlags::SIZE | StatxFlags::MTIME,
-    )?;
+    let stat =
+        rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::SIZE | StatxFlags::MTIME)?;
     let mtime = i128::from(stat.stx_mtime.tv_sec) * 1_000_000_000;
     Ok((stat.stx_size, mtime + i128::from(stat.stx_mtime.tv_nsec)))
 }
@@ -215,11 +207,8 @@ impl Guard<'_> {
         };
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(Errno::IO)?;
         let numbers = str::from_utf8(&bytes[..end]).map_err(|_| Errno::IO)?;
-        let numbers: Vec<i128> = numbers
-            .split(' ')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|_| Errno::IO)?;
+        let numbers: Vec<i128> =
+            numbers.split(' ').map(str::parse).collect::<Result<_, _>>().map_err(|_| Errno::IO)?;
         let [states, archive_id, size, mtime] = numbers[..] else { return Err(Errno::IO) };
         Ok(Record {
             states: states as u32,

@@ -134,8 +134,7 @@ fn submit_one(
         _ => return Err(Errno::INVAL),
     }
     let queued = queue(mount, guard)?;
-    let same =
-        |request: &Request| request.fid == item.fid && request.action == head.hr_action;
+    let same = |request: &Request| request.fid == item.fid && request.action == head.hr_action;
     if mount.text("dedupe", "no") == "yes" && queued.iter().any(same) {
         return Ok(());
     }

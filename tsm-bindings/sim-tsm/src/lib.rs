@@ -13,10 +13,11 @@
 //!
 //! Settings: `api-level 8.1.13.0`, `server NAME` (any number; without one any name will do),
 //! `node-name NODE` for who names none, `password`, `password-access generate` (whatever password
-//! is given is ignored), `password-expired yes`, `locked yes`, `notice CODE` (as `infoRC`), `archive-delete
-//! no`, `archive-copy-group no`, `management-class NAME`, `max-sessions`, `max-mount-points`,
-//! `max-objects` and `max-bytes` of a transaction, `max-object-bytes`, `capacity-bytes`. A fault
-//! of `dsmEndTxn` aborts the transaction; its second code is the reason.
+//! is given is ignored), `password-expired yes`, `locked yes`, `notice CODE` (as `infoRC`),
+//! `archive-delete no`, `archive-copy-group no`, `management-class NAME`, `max-sessions`,
+//! `max-mount-points`, `max-objects` and `max-bytes` of a transaction, `max-object-bytes`,
+//! `capacity-bytes`. A fault of `dsmEndTxn` aborts the transaction; its second code is the reason.
+//! `delay dsmInitEx 180` and `delay dsmEndTxn 185` make it about as slow as a real server.
 //!
 //! Invariant: what a successful `dsmEndTxn` has committed survives the process, and nothing else
 //! is ever seen by a query.

@@ -118,9 +118,10 @@ impl Process {
             verdict = control.judge(call);
         }
         if let Some(node) = node {
-            let file = self.nodes.entry(node.to_owned()).or_insert_with(|| {
-                ControlFile::new(directory.join("nodes").join(node), KEYS)
-            });
+            let file = self
+                .nodes
+                .entry(node.to_owned())
+                .or_insert_with(|| ControlFile::new(directory.join("nodes").join(node), KEYS));
             file.refresh().map_err(broken)?;
             let own = file.judge(call);
             verdict.delay += own.delay;

@@ -202,12 +202,7 @@ impl Session {
         if too_many || too_long { Err(rc::NEEDTO_ENDTXN) } else { Ok(()) }
     }
 
-    pub(crate) fn send(
-        &mut self,
-        name: Name,
-        kind: u8,
-        attributes: Attributes,
-    ) -> Result<(), i16> {
+    pub(crate) fn send(&mut self, name: Name, kind: u8, attributes: Attributes) -> Result<(), i16> {
         self.transaction()?;
         if self.filespace(&name.fs)?.is_none() {
             return Err(rc::FS_NOT_REGISTERED);
@@ -218,8 +213,7 @@ impl Session {
         self.check_room(attributes.estimate)?;
         let doom = self.take_mount_point();
         self.bound.remove(&name);
-        let State::Transaction(mut transaction) =
-            std::mem::replace(&mut self.state, State::Idle)
+        let State::Transaction(mut transaction) = std::mem::replace(&mut self.state, State::Idle)
         else {
             unreachable!("checked above");
         };

@@ -404,8 +404,7 @@ mod tests {
         assert!(two.catalog().expect("read").objects.is_empty());
         let changes = [add(b"/x", 5, 0), add(b"/\xff\n", 6, 5)];
         one.commit("N", &changes, Some(spool), |_| Ok(())).expect("io").expect("accepted");
-        let objects: Vec<Object> =
-            two.catalog().expect("read").objects.values().cloned().collect();
+        let objects: Vec<Object> = two.catalog().expect("read").objects.values().cloned().collect();
         assert_eq!(objects.len(), 2);
         assert_eq!(objects[1].name.ll, b"/\xff\n");
         assert_eq!(objects[1].attributes.description, b"-");

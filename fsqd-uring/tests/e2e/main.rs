@@ -1,0 +1,18 @@
+//! The daemon from outside: the real binary, real sockets, real file systems.
+//!
+//! One binary, so that it is linked once; tests that load the machine take it alone
+//! ([`support::sole_turn`]), all others share it. What needs root says so and is left out without.
+
+mod support;
+
+mod bad_input;
+mod command_line;
+mod destinations;
+mod kill;
+mod refused_start;
+mod replay;
+mod sessions;
+mod signals;
+mod small_files;
+mod trouble;
+mod worker_pool;
