@@ -294,10 +294,9 @@ fn rings(config: &Config, root: Option<&StagingRoot<LinuxFs>>, findings: &mut Fi
     let Some(root) = root else { return };
     let owner = crate::fs::Ownership { uid: None, gid: None, mode: 0o600 };
     let block = root.fs.create_unnamed(&root.node, owner, root.facts.direct);
-    let written = block.map_err(|error| error.errno).and_then(|block| {
-        let block = block;
-        selftest::write_block(&mut ring, block.id())
-    });
+    let written = block
+        .map_err(|error| error.errno)
+        .and_then(|block| selftest::write_block(&mut ring, block.id()));
     match written {
         Ok(()) => findings.good("io_uring writes to the staging directory"),
         Err(errno) => findings.error(format!(

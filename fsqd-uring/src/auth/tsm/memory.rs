@@ -151,30 +151,32 @@ impl Memory {
         if generation != self.generation {
             return;
         }
-        if let Verdict::Silent(refusal) = verdict {
-            self.outages.retain(|_, (until, _)| now < *until);
-            self.outages.insert(account.server.clone(), (now + OUTAGE, refusal.clone()));
-            return;
-        }
-        self.outages.remove(&account.server);
-        let until = now + self.cache;
-        let known = self.known(now, account);
-        let wrong = known.pause.as_ref().map_or(0, |pause| pause.wrong);
-        let (wrong, pause, refusal) = match verdict {
+        let believed = now + self.cache;
+        let (wrong, refusal) = match verdict {
+            Verdict::Silent(refusal) => {
+                self.outages.retain(|_, (until, _)| now < *until);
+                self.outages.insert(account.server.clone(), (now + OUTAGE, refusal.clone()));
+                return;
+            }
             Verdict::Right => {
-                known.right = Some((digest, until));
+                let known = self.known(now, account);
+                known.right = Some((digest, believed));
                 known.pause = None;
                 return;
             }
-            Verdict::Wrong(refusal) => (wrong.saturating_add(1), pause(wrong), refusal),
-            Verdict::Barred(refusal) | Verdict::Silent(refusal) => (wrong, PAUSE_MIN, refusal),
+            Verdict::Wrong(refusal) => (1, refusal),
+            Verdict::Barred(refusal) => (0, refusal),
         };
+        let known = self.known(now, account);
+        let before = known.pause.as_ref().map_or(0, |pause| pause.wrong);
+        let until = now + if wrong > 0 { pause(before) } else { PAUSE_MIN };
+        let wrong = before.saturating_add(wrong);
         // What was right may be so no longer: it has to be asked about again.
         known.right = match known.right {
             Some((right, _)) if right != digest => Some((right, now)),
             _ => None,
         };
-        known.pause = Some(Pause { digest, refusal: refusal.clone(), until: now + pause, wrong });
+        known.pause = Some(Pause { digest, refusal: refusal.clone(), until, wrong });
     }
 
     /// Forgets everything: what was answered before counts no more.
