@@ -305,7 +305,7 @@ fn start_ingest(
 fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
     let release = rustix::system::uname();
     info!(
-        "caps: linux {}, {}, staging {:?}, target {}",
+        "caps: linux {}, {}, staging {}, target {}",
         release.release().to_string_lossy(),
         worker.caps,
         root.facts,

@@ -264,8 +264,7 @@ fn staging(config: &Config, _: &IdentityMap, findings: &mut Findings) {
         }
     };
     let (path, facts) = (config.localfs.display(), root.facts);
-    let how = if facts.direct { "O_DIRECT" } else { "through the page cache" };
-    findings.good(format!("staging directory {path}: {}, written {how}", facts.fs_type));
+    findings.good(format!("staging directory {path}: {facts}"));
     if facts.fs_type == FsType::TMPFS {
         findings.warning(format!(
             "staging directory {path} is memory: a power failure takes what was acknowledged"

@@ -78,6 +78,28 @@ fn deployed_client_reaches_every_destination() {
     daemon.stop();
 }
 
+/// The older rungs of the ring are those of older kernels; they are taken by force here.
+#[test]
+fn every_ring_mode_reaches_the_target() {
+    let _turn = shared_turn();
+    for mode in ["plain", "cqsize", "coop", "defer"] {
+        let site = Site::new();
+        let daemon = site.start_with(&["--ring-mode", mode]);
+        daemon.log().wait("the rung that was asked for, or a lower one", |line| {
+            line.contains("caps:") && (line.contains(&format!("ring {mode},")) || mode != "plain")
+        });
+        let dest = StorageDest::LustreTsm;
+        let files = files(dest, mode);
+        let mut client = Deployed::signed_on(daemon.port());
+        for (name, content) in &files {
+            client.upload(&format!("{FS}/{name}"), dest, content, 1_048_575);
+        }
+        client.disconnect();
+        check(&site, dest, &files);
+        daemon.stop();
+    }
+}
+
 #[test]
 fn our_client_reaches_every_destination() {
     let _turn = shared_turn();
