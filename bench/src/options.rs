@@ -316,7 +316,7 @@ pub struct LoadArgs {
     #[arg(short = 't', long, visible_alias = "threads", value_name = "N", default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub connections: u32,
-    /// Size of the files: 16M, or a list 4K,1M, or `lognormal:MEDIAN:SIGMA[:MAX]`
+    /// Size of the files: 16M, a list 4K,1M, lognormal:MEDIAN:SIGMA or lognormal:MEDIAN:SIGMA:MAX
     #[arg(short = 'z', long, default_value = "16M")]
     pub size: Sizes,
     /// Payload of one write

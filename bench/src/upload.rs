@@ -202,7 +202,9 @@ impl<'a> Upload<'a> {
     }
 
     fn dial(&mut self, now_ns: u64) -> Step {
-        if self.next_file(now_ns).is_none() {
+        let is_over =
+            self.has_given_up() || (self.next.is_none() && !self.shared.feed.has_more(now_ns));
+        if is_over {
             return Step::Done;
         }
         self.asked_ns = now_ns;
@@ -320,8 +322,12 @@ impl<'a> Upload<'a> {
         }
     }
 
+    fn has_given_up(&self) -> bool {
+        self.failures >= FAILURES_MAX
+    }
+
     fn next_file(&mut self, now_ns: u64) -> Option<File> {
-        if self.failures >= FAILURES_MAX {
+        if self.has_given_up() {
             return None;
         }
         if self.next.is_none() {

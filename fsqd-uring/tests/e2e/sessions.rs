@@ -152,6 +152,7 @@ fn one_session_too_many_is_told_so() {
     let mut surplus = Deployed::connect(daemon.port());
     surplus.sign_on(NODE, PASSWORD).refused(EUSERS, &["too many sessions", "--max-sessions"]);
     assert!(surplus.is_closed());
+    drop(surplus);
     sessions[0].upload("/lustre/data/f", StorageDest::Null, b"content", 7);
     sessions.pop().expect("three").disconnect();
     eventually("there is room again", || {
