@@ -17,7 +17,7 @@ use crate::archive;
 use crate::archive::backend::{Backend, BackendError};
 use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
-use crate::config::{Auth, Config, ConfigError, RingMode};
+use crate::config::{Config, ConfigError, RingMode};
 use crate::drain::peek::Peek;
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
@@ -109,42 +109,18 @@ pub fn run(config: &Config) -> Result<ExitCode, StartError> {
     Ok(daemon.stop(healthy))
 }
 
-/// Tries everything the configuration asks for, says what it found, and leaves nothing behind.
-///
-/// # Errors
-/// The first thing that does not work.
-pub fn check(config: &Config) -> Result<(), StartError> {
-    config.check_paths()?;
-    let map = SharedIdentityMap::load(&config.identmap)?;
-    info!("identity map {}: {} nodes", config.identmap.display(), map.current().iter().count());
-    authenticator(&config.auth)?;
-    if let Auth::Unavailable { reason } = &config.auth {
-        warn!("nobody can sign on: {reason}");
-    }
-    if let Err(reason) = Backend::open(config)?.accepts() {
-        info!("archive destinations are refused: {reason}");
-    }
-    let fs = Arc::new(LinuxFs);
-    let root = StagingRoot::open(fs, &config.localfs, std::process::id())?;
-    info!("staging directory {}: {}", config.localfs.display(), root.facts);
-    let ring = Uring::open(&ring_config(best_rung(config.ring_mode), 0, 1 << 20))
-        .map_err(WorkerError::Setup)?;
-    info!("caps: {}", ring.caps());
-    let listener = Listener::bind(config.bind)?;
-    info!("port {} is free", listener.port);
-    info!("the configuration works");
-    Ok(())
-}
-
 impl Daemon {
     fn start(config: &Config) -> Result<Self, StartError> {
         // Before there is another thread: it must be blocked in all of them.
         let events = signals::listen()?;
         config.check_paths()?;
         let backend = Backend::open(config)?;
-        raise_limits(config);
-        let sign_on = Arc::new(sign_on(config)?);
+        let shortage = raise_limits(config);
+        if shortage.files.is_some() {
+            warn!("{shortage}");
+        }
         let clock = Arc::new(SystemClock::new());
+        let sign_on = Arc::new(sign_on(config, &clock)?);
         let fs = Arc::new(LinuxFs);
         let root = StagingRoot::open(Arc::clone(&fs), &config.localfs, std::process::id())?;
         let root = Arc::new(root);
@@ -246,13 +222,12 @@ fn joins(thread: &JoinHandle<()>, until: Instant) -> bool {
     true
 }
 
-fn sign_on(config: &Config) -> Result<SignOn, StartError> {
+fn sign_on(config: &Config, clock: &Arc<SystemClock>) -> Result<SignOn, StartError> {
     let map = SharedIdentityMap::load(&config.identmap)?;
     log_identities(&map);
-    if let Auth::Unavailable { reason } = &config.auth {
-        error!("nobody can sign on: {reason}; what is staged is drained all the same");
-    }
-    Ok(SignOn { map, auth: authenticator(&config.auth)? })
+    let library = config.tsm_library.as_deref();
+    let auth = authenticator(&config.auth, library, Arc::clone(clock) as Arc<_>)?;
+    Ok(SignOn { map, auth })
 }
 
 fn log_identities(map: &SharedIdentityMap) {
@@ -276,14 +251,13 @@ fn start_staging(
         space_wait: config.space_wait,
         ..StagingConfig::new(config.durability, config.max_sessions)
     };
-    let sign_on = Arc::clone(sign_on);
     let queue = Arc::clone(queue);
     StagingService::start(
         Arc::clone(root),
         settings,
         Arc::clone(clock) as Arc<_>,
         Neighbours {
-            sign_on: Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+            gate: Box::new(Arc::clone(sign_on)),
             outbox: Box::new(move |path, dest| {
                 if let Some((stage, phase)) = route::first(dest, mode).lane(dest) {
                     queue.enqueue(path, stage, phase);
@@ -358,7 +332,8 @@ fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
     }
 }
 
-fn best_rung(mode: RingMode) -> Rung {
+/// The rung that the ladder begins with.
+pub(crate) fn best_rung(mode: RingMode) -> Rung {
     match mode {
         RingMode::Auto => Rung::DeferNoArray,
         RingMode::Defer => Rung::Defer,
@@ -368,7 +343,8 @@ fn best_rung(mode: RingMode) -> Rung {
     }
 }
 
-fn ring_config(best: Rung, workers_max: u32, arena_bytes: u64) -> UringConfig {
+/// A small ring with an arena, all of it registered.
+pub(crate) fn ring_config(best: Rung, workers_max: u32, arena_bytes: u64) -> UringConfig {
     UringConfig {
         entries: 16,
         completions: 64,
@@ -461,8 +437,29 @@ fn instance(localfs: &Path) -> std::io::Result<u64> {
     Ok(number)
 }
 
-/// Raises what the system limits us to, as far as we may, and says what is missing.
-fn raise_limits(config: &Config) {
+/// Limits of the system that stay below what the configuration needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// File descriptors needed, and the sessions that need them.
+    pub(crate) files: Option<(u64, usize)>,
+    /// Locked memory is short. Reported where it cannot be registered: who has CAP_IPC_LOCK needs
+    /// no limit.
+    pub(crate) memlock: bool,
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((files, sessions)) = self.files else { return Ok(()) };
+        write!(
+            f,
+            "{sessions} sessions need {files} file descriptors, more than the limit allows; set \
+             LimitNOFILE={files} or lower --max-sessions"
+        )
+    }
+}
+
+/// Raises what the system limits us to, as far as we may, and tells what is missing.
+pub(crate) fn raise_limits(config: &Config) -> Shortage {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     // Whether the limit is (now) what is needed.
     let raise = |resource: Resource, needed: u64| {
@@ -484,14 +481,10 @@ fn raise_limits(config: &Config) {
         + (config.sthreads + config.qthreads) as u64 * 8
         + config.athreads as u64 * (archive::BATCH_MAX as u64 + 8)
         + 256;
-    if !raise(Resource::Nofile, files) {
-        warn!(
-            "{} sessions need {files} file descriptors, more than the limit allows; set \
-             LimitNOFILE={files} or lower --max-sessions",
-            config.max_sessions
-        );
-    }
     let drains = config.qthreads as u64 * u64::from(DRAIN_BLOCKS * DRAIN_BLOCK_BYTES);
-    // What cannot be locked is reported where it is not registered.
-    raise(Resource::Memlock, config.buffer_memory_bytes + drains + (64 << 20));
+    let memlock = config.buffer_memory_bytes + drains + (64 << 20);
+    Shortage {
+        files: (!raise(Resource::Nofile, files)).then_some((files, config.max_sessions)),
+        memlock: !raise(Resource::Memlock, memlock),
+    }
 }

@@ -61,8 +61,8 @@ pub const TICK_MS: u64 = 50;
 /// and mostly waits; the syncs have a thread of their own.
 pub const STAGING_THREADS: usize = 4;
 
-/// Threads that check passwords: apart, since an authentication server may take seconds.
-pub const SIGN_ON_THREADS: usize = 2;
+/// How long a sign-on that a server is being asked about is waited for at the end.
+pub const SIGN_ON_STOP_MS: u64 = 2_000;
 
 /// Files made durable together at most; bounds how long the first of a batch waits for the last.
 pub const SYNC_BATCH_MAX: usize = 512;

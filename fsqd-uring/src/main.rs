@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use fsqd_uring::config::{Config, Invocation};
-use fsqd_uring::{daemon, log};
+use fsqd_uring::config::{Config, Invocation, Verbosity};
+use fsqd_uring::{check, daemon, log};
 
 fn main() -> ExitCode {
     let config = match Config::parse(std::env::args_os()) {
@@ -16,16 +16,14 @@ fn main() -> ExitCode {
         }
         Err(error) => return refuse(&error, error.exit_status()),
     };
-    let log = match log::start(config.log_format, config.verbose) {
+    // The findings are what a check is for.
+    let least = if config.check_config { Verbosity::Message } else { Verbosity::Error };
+    let log = match log::start(config.log_format, config.verbose.max(least)) {
         Ok(log) => log,
         Err(error) => return refuse(&error, 1),
     };
     end_with_a_panic();
-    let outcome = if config.check_config {
-        daemon::check(&config).map(|()| ExitCode::SUCCESS)
-    } else {
-        daemon::run(&config)
-    };
+    let outcome = if config.check_config { Ok(check::run(&config)) } else { daemon::run(&config) };
     log.flush();
     outcome.unwrap_or_else(|error| {
         let status = match &error {

@@ -13,7 +13,7 @@ use crate::path::Placement;
 use crate::refusal::Refusal;
 use crate::ring::{FileId, Span, Token};
 
-/// A secret that no log line or error can show.
+/// A secret that no log line or error can show, and that is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<[u8]>);
 
@@ -28,6 +28,14 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Without a reader the compiler may leave the fill out.
+        std::hint::black_box(&mut self.0);
     }
 }
 

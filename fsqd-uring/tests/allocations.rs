@@ -118,13 +118,13 @@ fn start(localfs: &Path) -> Ring {
     let clock = Arc::new(SystemClock::new());
     let root = StagingRoot::open(Arc::new(LinuxFs), localfs, std::process::id());
     let root = Arc::new(root.expect("a staging directory"));
-    let sign_on = SignOn { map: map.clone(), auth: Box::new(NoAuth) };
+    let sign_on = Arc::new(SignOn { map: map.clone(), auth: Box::new(NoAuth) });
     let staging = StagingService::start(
         root,
         StagingConfig::new(Durability::Fsync, 16),
         Arc::clone(&clock) as Arc<_>,
         Neighbours {
-            sign_on: Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+            gate: Box::new(sign_on),
             outbox: Box::new(|_, _| {}),
             is_taken: Box::new(|_| false),
         },

@@ -94,7 +94,8 @@ impl Backend {
             Archive::Dir(path) => Self::Dir(path.clone()),
             Archive::Tsm(account) => {
                 let account = read_account(account)?;
-                let tsm = Tsm::start(&Start::default())?;
+                let library = config.tsm_library.clone();
+                let tsm = Tsm::start(&Start { library, ..Start::default() })?;
                 tracing::info!("archive tsm: {} version {}", tsm.path().display(), tsm.version());
                 Self::Tsm { tsm, account }
             }

@@ -5,13 +5,10 @@ use std::fmt;
 use std::hint::black_box;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use rustix::io::Errno;
-
-use super::Authenticator;
+use super::{Authenticator, Login};
 use crate::config::text::{self, FileError};
-use crate::path::Quoted;
 use crate::refusal::Refusal;
 use crate::services::Secret;
 
@@ -36,17 +33,28 @@ impl FileAuth {
     }
 }
 
+impl FileAuth {
+    /// How many nodes have a password.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.passwords().by_node.len()
+    }
+
+    /// Whether a node has one.
+    #[must_use]
+    pub fn knows(&self, node: &str) -> bool {
+        self.passwords().by_node.contains_key(node.as_bytes())
+    }
+
+    fn passwords(&self) -> RwLockReadGuard<'_, Passwords> {
+        self.passwords.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Authenticator for FileAuth {
-    fn sign_on(&self, node: &str, password: &Secret) -> Result<(), Refusal> {
-        let passwords = self.passwords.read().unwrap_or_else(PoisonError::into_inner);
-        if passwords.check(node.as_bytes(), password) {
-            return Ok(());
-        }
-        let node = Quoted(node.as_bytes());
-        Err(Refusal::new(
-            Errno::ACCESS,
-            format!("node {node} is unknown here or its password is wrong"),
-        ))
+    fn sign_on(&self, login: &Login<'_>) -> Result<(), Refusal> {
+        let right = self.passwords().check(login.node.as_bytes(), login.password);
+        if right { Ok(()) } else { Err(super::unknown(login.node)) }
     }
 
     fn reload(&self) -> Result<(), FileError> {

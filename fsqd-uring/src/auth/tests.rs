@@ -1,11 +1,14 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::identmap::IdentityMap;
 
 const MAP: &str = "polaris tsmserver-8 15 1000 2000 /lustre/data\nvega tsmserver-8 1 1 1\n";
+const NO_LIBRARY: &str = "/nonexistent/libApiTSM64.so";
 const PASSWORDS: &str = "polaris polaris1234\nstranger stranger1234\n";
 
 fn write(path: &Path, text: &str, mode: u32) {
@@ -16,7 +19,8 @@ fn write(path: &Path, text: &str, mode: u32) {
 fn sign_on(auth: &Auth) -> SignOn {
     let map = IdentityMap::parse(MAP, "map").expect("good");
     let map = SharedIdentityMap::new(map, "/no/such/map".into());
-    SignOn { map, auth: authenticator(auth).expect("usable") }
+    let auth = authenticator(auth, Some(Path::new(NO_LIBRARY)), Arc::new(SystemClock::new()));
+    SignOn { map, auth: auth.expect("usable") }
 }
 
 fn try_sign_on(door: &SignOn, node: &str, password: &str) -> Result<String, Refusal> {
@@ -53,11 +57,24 @@ fn without_a_check_the_name_is_enough() {
 }
 
 #[test]
-fn where_no_check_can_be_had_everybody_is_refused_with_the_reason() {
-    let door = sign_on(&Auth::Unavailable { reason: "no TSM; use --auth file:PATH".into() });
+fn without_the_tsm_library_the_default_refuses_everybody_with_the_reason() {
+    let door = sign_on(&Auth::Tsm { asked: false, cache: Duration::ZERO });
     let refusal = try_sign_on(&door, "polaris", "polaris1234").expect_err("refused");
     assert_eq!(refusal.errno, Errno::ACCESS);
-    assert_eq!(refusal.text, "nobody can sign on here: no TSM; use --auth file:PATH");
+    for part in ["nobody can sign on here: ", NO_LIBRARY, "--auth file:PATH", "--tsm-library"] {
+        assert!(refusal.text.contains(part), "{refusal}");
+    }
+}
+
+#[test]
+fn without_the_tsm_library_no_daemon_starts_that_was_asked_for_it() {
+    let auth = Auth::Tsm { asked: true, cache: Duration::ZERO };
+    let library = Some(Path::new(NO_LIBRARY));
+    let error = authenticator(&auth, library, Arc::new(SystemClock::new())).err().expect("none");
+    assert_eq!(error.exit_status(), 1);
+    for part in ["--auth tsm: ", NO_LIBRARY, "No such file", "--auth file:PATH"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }
 
 #[test]
@@ -86,7 +103,7 @@ fn a_reload_takes_what_is_good_and_keeps_the_old_of_what_is_bad() {
     write(&passwords, PASSWORDS, 0o600);
     let door = SignOn {
         map: SharedIdentityMap::load(&map).expect("good"),
-        auth: authenticator(&Auth::File(passwords.clone())).expect("usable"),
+        auth: Box::new(FileAuth::load(&passwords).expect("usable")),
     };
     assert!(door.reload().is_empty());
 
@@ -110,7 +127,7 @@ fn no_password_reaches_an_answer() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("passwords");
     write(&path, "polaris hidden\n", 0o600);
-    for auth in [Auth::File(path), Auth::Unavailable { reason: "none".into() }] {
+    for auth in [Auth::File(path), Auth::Tsm { asked: false, cache: Duration::ZERO }] {
         for given in ["secret-one", "hidde", "hidden2"] {
             let refusal = try_sign_on(&sign_on(&auth), "polaris", given).expect_err("wrong");
             let text = format!("{refusal} {refusal:?}");

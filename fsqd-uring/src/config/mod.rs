@@ -106,15 +106,18 @@ pub enum LogFormat {
 /// How nodes prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
+    /// By the password that its TSM server knows.
+    Tsm {
+        /// Asked for, and not only the default. Without the TSM library the default lets nobody
+        /// sign on, but the daemon runs all the same, because it must go on draining.
+        asked: bool,
+        /// How long a right password is believed without asking the server again.
+        cache: Duration,
+    },
     /// By a line of this password file.
     File(PathBuf),
     /// Not at all: knowing a name of the identity map is enough.
     None,
-    /// No node can. The daemon still runs, because it must go on draining.
-    Unavailable {
-        /// What to tell the log and every client.
-        reason: String,
-    },
 }
 
 /// Where archive destinations go.
@@ -173,6 +176,8 @@ pub struct Config {
     pub durability: Durability,
     /// How nodes prove who they are.
     pub auth: Auth,
+    /// The file of the TSM client library; `None`: in the usual places.
+    pub tsm_library: Option<PathBuf>,
     /// Where archive destinations go.
     pub archive: Archive,
     /// How files are written on the target.
@@ -279,7 +284,8 @@ impl Config {
             max_sessions: typed.max_sessions.unwrap_or(4096),
             buffer_memory_bytes,
             durability: typed.durability.unwrap_or_default(),
-            auth: auth(typed.auth, ip, typed.insecure.unwrap_or(false))?,
+            auth: auth(typed.auth, typed.sign_on_cache, ip, typed.insecure.unwrap_or(false))?,
+            tsm_library: typed.tsm_library,
             archive,
             target_io: typed.target_io.unwrap_or_default(),
             verify: typed.verify.unwrap_or_default(),
@@ -307,7 +313,14 @@ impl Config {
             directory("archive directory (--archive)", path)?;
         }
         text::read(&self.identmap)?;
-        // Once more with the symlinks followed.
+        self.check_overlap()
+    }
+
+    /// Whether the directories lie apart from each other also when symlinks are followed.
+    ///
+    /// # Errors
+    /// The first two that do not.
+    pub fn check_overlap(&self) -> Result<(), ConfigError> {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         self.check_disjoint(real).map_err(ConfigError::Unusable)
     }
@@ -368,14 +381,16 @@ fn ring_count(typed: Option<usize>, cores: usize, bytes: u64) -> Result<usize, C
     }
 }
 
-fn auth(typed: Option<AuthOption>, ip: IpAddr, insecure: bool) -> Result<Auth, ConfigError> {
-    const NO_TSM: &str = "this version cannot check passwords with a TSM server (--auth tsm)";
+fn auth(
+    typed: Option<AuthOption>,
+    cache_s: Option<u64>,
+    ip: IpAddr,
+    insecure: bool,
+) -> Result<Auth, ConfigError> {
     match typed {
-        None => {
-            Ok(Auth::Unavailable { reason: format!("{NO_TSM}; start fsqd with --auth file:PATH") })
-        }
-        Some(AuthOption::Tsm) => {
-            Err(ConfigError::Unusable(format!("{NO_TSM}; use --auth file:PATH")))
+        None | Some(AuthOption::Tsm) => {
+            let cache = Duration::from_secs(cache_s.unwrap_or(60));
+            Ok(Auth::Tsm { asked: typed.is_some(), cache })
         }
         Some(AuthOption::File(path)) => Ok(Auth::File(normalised("--auth file:", &path)?)),
         Some(AuthOption::None) if insecure || ip.to_canonical().is_loopback() => Ok(Auth::None),
@@ -414,7 +429,8 @@ fn archive(typed: &Options) -> Result<Archive, ConfigError> {
     }
 }
 
-fn directory(what: &str, path: &Path) -> Result<(), ConfigError> {
+/// Whether `path` is a directory; `what` is what it is called.
+pub(crate) fn directory(what: &str, path: &Path) -> Result<(), ConfigError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => {

@@ -79,10 +79,19 @@ pub(super) struct Options {
     #[arg(long, value_name = "WHEN", value_enum)]
     pub(super) durability: Option<Durability>,
 
-    /// How nodes prove who they are: tsm, file:PATH or none [default: tsm; this version lacks it and
-    /// refuses every sign-on]
+    /// How nodes prove who they are: tsm, file:PATH or none [default: tsm; without the TSM client
+    /// library every sign-on is then refused]
     #[arg(long, value_name = "KIND", value_parser = auth)]
     pub(super) auth: Option<AuthOption>,
+
+    /// How long --auth tsm believes a right password without asking the server again [default: 60]
+    #[arg(long, value_name = "SECONDS",
+          value_parser = bounded::<u64>(0, 86400, "a changed password works for that much longer"))]
+    pub(super) sign_on_cache: Option<u64>,
+
+    /// The TSM client library [default: libApiTSM64.so, or what FSQD_TSM_LIBRARY names]
+    #[arg(long, value_name = "FILE")]
+    pub(super) tsm_library: Option<PathBuf>,
 
     /// Accept --auth none on addresses that others can reach
     #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true,

@@ -47,7 +47,8 @@ fn defaults() {
         max_sessions: 4096,
         buffer_memory_bytes: 256 << 20,
         durability: Durability::Fsync,
-        auth: config.auth.clone(),
+        auth: Auth::Tsm { asked: false, cache: Duration::from_secs(60) },
+        tsm_library: None,
         archive: Archive::Default,
         target_io: TargetIo::Auto,
         verify: Verify::Stream,
@@ -61,8 +62,6 @@ fn defaults() {
     };
     assert_eq!(config, expected);
     assert!(config.sthreads >= 1);
-    let Auth::Unavailable { reason } = config.auth else { panic!("no sign-on by default") };
-    assert!(reason.contains("--auth file:PATH"), "{reason}");
 }
 
 #[test]
@@ -119,6 +118,7 @@ fn every_option_arrives() {
         buffer_memory_bytes: 64 << 20,
         durability: Durability::Written,
         auth: Auth::File("/etc/pw:1".into()),
+        tsm_library: None,
         archive: Archive::Dir("/archive".into()),
         target_io: TargetIo::Buffered,
         verify: Verify::Readback,
@@ -188,13 +188,17 @@ fn what_is_required_is_named() {
 }
 
 #[test]
-fn what_this_version_lacks_is_refused_by_name_with_the_alternative() {
-    let (status, text) = error(&[&NEEDED, &["--auth", "tsm"][..]].concat());
-    assert_eq!(status, 1, "{text}");
-    assert!(text.contains("tsm") && text.contains("--auth file:PATH"), "{text}");
-    let (_dir, path) = conf("auth tsm\n");
-    assert_eq!(error(&[&NEEDED, &["-c", path.as_str()][..]].concat()).0, 1);
+fn sign_on_at_tsm_is_told_from_its_being_the_default() {
+    let (_dir, path) = conf("auth tsm\nsign-on-cache 5\ntsm-library libApiTSM64.so.8\n");
+    let tsm = config(&["-c", &path]);
+    assert_eq!(tsm.auth, Auth::Tsm { asked: true, cache: Duration::from_secs(5) });
+    // As given: a bare name is for the dynamic linker to find.
+    assert_eq!(tsm.tsm_library, Some("libApiTSM64.so.8".into()));
     assert_eq!(config(&["-c", &path, "--auth=file:/pw"]).auth, Auth::File("/pw".into()));
+    let auth = config(&["--sign-on-cache", "0"]).auth;
+    assert_eq!(auth, Auth::Tsm { asked: false, cache: Duration::ZERO });
+    let too_long = error(&[&NEEDED, &["--sign-on-cache", "86401"][..]].concat()).1;
+    assert!(too_long.contains("from 0 to 86400"), "{too_long}");
 }
 
 #[test]
@@ -321,8 +325,10 @@ fn bad_conf_lines_name_file_and_line() {
 fn every_contract_key_is_accepted_and_listed() {
     let lines = "localfs /l\nidentmap /i\nport 1\nsthreads 1\nqthreads 1\ntolerr 1\nverbose info\n\
                  bind ::1\nmax-sessions 1\nbuffer-memory 16M\ndurability fsync\nauth file:/p\n\
-                 archive none\narchive-node n\narchive-password-file /p\narchive-server s\nathreads 1\ntarget-io auto\nverify stream\nstaging-high 90\n\
-                 space-wait 1\nring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n";
+                 archive none\narchive-node n\narchive-password-file /p\narchive-server s\nathreads 1\n\
+                 target-io auto\nverify stream\nstaging-high 90\n\
+                 space-wait 1\nring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n\
+                  sign-on-cache 1\ntsm-library l\n";
     let arguments = conf::arguments(lines.as_bytes(), "c").expect("all known");
     assert_eq!(arguments.len(), lines.lines().count());
     let text = conf::arguments(b"x y", "c").expect_err("unknown").to_string();

@@ -20,15 +20,15 @@ use fsq_wire::StorageDest;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::fs::Fs;
-use crate::identmap::Identity;
-use crate::limits::{SIGN_ON_THREADS, SPACE_RECHECK_MS, STAGING_THREADS};
+use crate::limits::{SPACE_RECHECK_MS, STAGING_THREADS};
 use crate::queue::record::Content;
 use crate::refusal::Refusal;
 use crate::ring::arena::Arena;
 use crate::ring::{Span, Token};
-use crate::services::{Answer, Job, Secret, Services};
+use crate::services::{Answer, Job, Services};
 
 pub use self::counters::Totals;
+pub use self::gate::Gate;
 pub use self::root::{Facts, RootError, StagingRoot};
 
 use self::commit::Prepared;
@@ -42,6 +42,7 @@ use self::sync::Lineup;
 mod commit;
 mod counters;
 mod files;
+mod gate;
 mod names;
 mod queue;
 mod receive;
@@ -70,9 +71,6 @@ impl TailMemory for Arena {
     }
 }
 
-/// Checks node, password and peer address.
-pub type SignOn = dyn Fn(&str, &Secret, &str) -> Result<Arc<Identity>, Refusal> + Send + Sync;
-
 /// Takes the path, below the staging root, of each file that is to be drained, and its destination.
 /// Called before the file is acknowledged; must not block.
 pub type Outbox = dyn Fn(&Path, StorageDest) + Send + Sync;
@@ -83,7 +81,7 @@ pub type IsTaken = dyn Fn(&Path) -> bool + Send + Sync;
 /// What the service asks of the rest of the daemon.
 pub struct Neighbours {
     /// Checks sign-ons.
-    pub sign_on: Box<SignOn>,
+    pub gate: Box<dyn Gate>,
     /// Takes what is staged.
     pub outbox: Box<Outbox>,
     /// Looks at the target before a file that goes there is begun.
@@ -170,6 +168,8 @@ struct Shared<F: Fs> {
     files: Files<F>,
     tasks: Queue<Task>,
     sign_ons: Queue<Task>,
+    /// Sign-ons that somebody else has to be asked about.
+    questions: Queue<Task>,
     waiting: Waiting<Task>,
     lineup: Lineup<Prepared<F>>,
     gauge: Gauge,
@@ -181,6 +181,7 @@ struct Shared<F: Fs> {
 pub struct StagingService<F: Fs> {
     shared: Arc<Shared<F>>,
     workers: Vec<JoinHandle<()>>,
+    asker: Option<JoinHandle<()>>,
     space: Option<JoinHandle<()>>,
     syncer: Option<JoinHandle<()>>,
 }
@@ -204,6 +205,7 @@ impl<F: Fs> StagingService<F> {
             files: Files::new(),
             tasks: Queue::new(),
             sign_ons: Queue::new(),
+            questions: Queue::new(),
             waiting: Waiting::new(),
             lineup: Lineup::new(),
             gauge: Gauge::default(),
@@ -211,7 +213,8 @@ impl<F: Fs> StagingService<F> {
             neighbours,
         });
         // Already the service, so that a thread that cannot be had stops the ones there are.
-        let mut service = Self { shared, workers: Vec::new(), space: None, syncer: None };
+        let mut service =
+            Self { shared, workers: Vec::new(), asker: None, space: None, syncer: None };
         for number in 0..service.shared.config.threads {
             let worker = service.spawn(format!("fsq_stage/{number}"), |shared| {
                 while let Some(task) = shared.tasks.pop() {
@@ -220,14 +223,13 @@ impl<F: Fs> StagingService<F> {
             })?;
             service.workers.push(worker);
         }
-        for number in 0..SIGN_ON_THREADS {
-            let worker = service.spawn(format!("fsq_signon/{number}"), |shared| {
-                while let Some(task) = shared.sign_ons.pop() {
-                    shared.run(task);
-                }
-            })?;
-            service.workers.push(worker);
-        }
+        let desk = service.spawn("fsq_signon/0".to_owned(), |shared| {
+            while let Some(task) = shared.sign_ons.pop() {
+                shared.run(task);
+            }
+        })?;
+        service.workers.push(desk);
+        service.asker = Some(service.spawn("fsq_signon/1".to_owned(), Shared::ask_for_sign_ons)?);
         service.space = Some(service.spawn("fsq_space".to_owned(), Shared::watch_space)?);
         service.syncer = Some(service.spawn("fsq_sync".to_owned(), |shared| {
             while let Some(batch) = shared.lineup.take() {
@@ -298,6 +300,9 @@ impl<F: Fs> Drop for StagingService<F> {
         shared.tasks.close();
         shared.sign_ons.close();
         join(&mut self.workers);
+        if let Some(asker) = self.asker.take() {
+            shared.end_questions(asker);
+        }
         shared.lineup.close();
         threads.extend(self.syncer.take());
         join(&mut threads);
@@ -352,10 +357,7 @@ impl<F: Fs> Shared<F> {
     fn run(&self, task: Task) {
         let (port, token) = (&task.port, task.token);
         let stop = match &task.job {
-            Job::SignOn { node, password, peer } => {
-                let result = (self.neighbours.sign_on)(node, password, peer);
-                return port.answer(token, Answer::SignOn(result));
-            }
+            Job::SignOn { .. } => return self.sign_on(task),
             Job::Abort { staged } => return self.abort(&task, staged.key),
             Job::Open(new) => match self.open(new) {
                 Ok(staged) => {

@@ -11,12 +11,14 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::fs::sim::{Operation, SimConfig, SimFs};
 use crate::fs::{Access, FsType, Kind, LinuxFs};
+use crate::identmap::Identity;
 use crate::path::Placement;
 use crate::queue::record::{FileState, Record};
-use crate::services::{NewFile, StagedFile, Tail};
+use crate::services::{NewFile, Secret, StagedFile, Tail};
 
 mod crash;
 mod failures;
+mod gate;
 mod groups;
 mod probes;
 mod space;
@@ -127,6 +129,10 @@ impl Rig<SimFs> {
     fn sim(fs: &SimFs, config: StagingConfig) -> Self {
         Self::new(fs.clone(), Path::new("/"), config)
     }
+
+    fn with_gate(fs: &SimFs, config: StagingConfig, gate: Box<dyn Gate>) -> Self {
+        Self::build(fs.clone(), Path::new("/"), config, gate, |_, _| {})
+    }
 }
 
 impl<F: Fs> Rig<F> {
@@ -140,6 +146,20 @@ impl<F: Fs> Rig<F> {
         config: StagingConfig,
         outbox: impl Fn(&Path, StorageDest) + Send + Sync + 'static,
     ) -> Self {
+        let gate = |node: &str, password: &Secret, peer: &str| {
+            let text = format!("{node} from {peer}: {}", password.expose().len());
+            Err(Refusal::new(Errno::ACCESS, text))
+        };
+        Self::build(fs, path, config, Box::new(gate), outbox)
+    }
+
+    fn build(
+        fs: F,
+        path: &Path,
+        config: StagingConfig,
+        gate: Box<dyn Gate>,
+        outbox: impl Fn(&Path, StorageDest) + Send + Sync + 'static,
+    ) -> Self {
         let root = StagingRoot::open(Arc::new(fs), path, 4711).expect("a staging root");
         let root = Arc::new(root);
         let clock = Arc::new(HandClock::default());
@@ -150,10 +170,7 @@ impl<F: Fs> Rig<F> {
             config,
             Arc::clone(&clock) as Arc<dyn Clock>,
             Neighbours {
-                sign_on: Box::new(|node, password, peer| {
-                    let text = format!("{node} from {peer}: {}", password.expose().len());
-                    Err(Refusal::new(Errno::ACCESS, text))
-                }),
+                gate,
                 outbox: Box::new(move |path, dest| {
                     outbox(path, dest);
                     sink.lock().unwrap().push(path.to_path_buf());
@@ -532,7 +549,7 @@ fn sessions_at_once_on_a_real_file_system() {
         config(),
         Arc::new(SystemClock::new()),
         Neighbours {
-            sign_on: Box::new(|_, _, _| Err(Refusal::new(Errno::ACCESS, ""))),
+            gate: Box::new(|_: &str, _: &Secret, _: &str| Err(Refusal::new(Errno::ACCESS, ""))),
             outbox: Box::new(move |path, _| sink.lock().unwrap().push(path.to_path_buf())),
             is_taken: Box::new(|_| false),
         },

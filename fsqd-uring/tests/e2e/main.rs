@@ -14,6 +14,7 @@ mod kill;
 mod refused_start;
 mod replay;
 mod sessions;
+mod sign_on;
 mod signals;
 mod small_files;
 mod trouble;

@@ -1,0 +1,92 @@
+//! Tries on a file system what the daemon will do there: create, write, sync, give away, link,
+//! remove.
+//!
+//! Invariant: what it creates it removes, whatever fails in between, or names it.
+
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::Findings;
+use crate::fs::{Fs, Ownership};
+
+const ATTRIBUTE: &str = "user.fsq.check";
+const CONTENT: &[u8] = b"written by fsqd --check-config\n";
+
+/// Tries it in the directory `root`, called `what` in the findings. Files are to be given to
+/// `owner`, user and group.
+pub(super) fn run<F: Fs>(
+    fs: &F,
+    root: &F::Node,
+    what: &str,
+    owner: Option<(u32, u32)>,
+    findings: &mut Findings,
+) {
+    let name = PathBuf::from(format!(".fsqd-check-{}", std::process::id()));
+    let mode = Ownership { uid: None, gid: None, mode: 0o600 };
+    let file = match fs.create_named(root, &name, mode, false) {
+        Ok(file) => file,
+        Err(error) => {
+            return findings.error(format!(
+                "{what}: no file can be created: {error}; check its owner and mode, whether it is \
+                 mounted read-only, and whether the user of the daemon may write there"
+            ));
+        }
+    };
+    let before = findings.0.len();
+    let written = fs.write_all_at(&file, CONTENT, 0).and_then(|()| fs.sync(&file));
+    if let Err(error) = written {
+        findings.error(format!("{what}: a file cannot be written: {error}"));
+    }
+    give_away(fs, &file, what, owner, findings);
+    link(fs, root, &name, what, findings);
+    let stored = fs.set_attribute(&file, ATTRIBUTE, CONTENT);
+    let kept = stored.and_then(|()| fs.attribute(&file, ATTRIBUTE));
+    let attributes = kept.is_ok_and(|value| value.as_deref() == Some(CONTENT));
+    remove(fs, root, &name, what, findings);
+    if findings.0.len() == before {
+        let attributes = if attributes { "it keeps" } else { "it keeps no" };
+        findings.good(format!(
+            "{what}: files can be written, linked and removed; {attributes} extended attributes"
+        ));
+    }
+}
+
+fn give_away<F: Fs>(
+    fs: &F,
+    file: &F::Node,
+    what: &str,
+    owner: Option<(u32, u32)>,
+    findings: &mut Findings,
+) {
+    let Some((uid, gid)) = owner else { return };
+    let owner = Ownership { uid: Some(uid), gid: Some(gid), mode: 0o640 };
+    match fs.set_ownership(file, owner) {
+        Ok(()) => {}
+        Err(error) if error.errno == Errno::PERM => findings.error(format!(
+            "{what}: files cannot be given to uid {uid}, gid {gid}, as the identity map wants it \
+             ({error}); run the daemon as root, and export the file system without root squash"
+        )),
+        Err(error) => findings
+            .error(format!("{what}: files cannot be given to uid {uid}, gid {gid}: {error}")),
+    }
+}
+
+/// Publishing without replacing needs hard links where renameat2 has no flags (Lustre).
+fn link<F: Fs>(fs: &F, root: &F::Node, name: &Path, what: &str, findings: &mut Findings) {
+    let second = name.with_extension("2");
+    match fs.link(root, name, &second) {
+        Ok(()) => remove(fs, root, &second, what, findings),
+        Err(error) => findings.error(format!(
+            "{what}: a file cannot be given a second name ({error}): files could not appear there \
+             whole or not at all"
+        )),
+    }
+}
+
+fn remove<F: Fs>(fs: &F, root: &F::Node, name: &Path, what: &str, findings: &mut Findings) {
+    if let Err(error) = fs.remove(root, name) {
+        let name = name.display();
+        findings.error(format!("{what}: {name} cannot be removed: {error}; remove it by hand"));
+    }
+}
