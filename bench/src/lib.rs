@@ -7,6 +7,7 @@
 
 pub mod arrival;
 pub mod cli;
+pub mod compare;
 pub mod engine;
 pub mod error;
 pub mod feed;
@@ -14,10 +15,14 @@ pub mod limit;
 pub mod machine;
 pub mod options;
 pub mod plan;
+#[cfg(feature = "plots")]
+pub mod plot;
 pub mod record;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod server;
 pub mod size;
+pub mod sweep;
 pub mod upload;
 pub mod usage;

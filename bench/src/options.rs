@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::feed::Quota;
 use crate::limit::Limits;
 use crate::plan::{Behaviour, Password, Plan, WINDOW_MAX};
+use crate::server::Target;
 use crate::size::{Sizes, parse_bytes};
 
 /// Window of the pipelined client unless given.
@@ -43,6 +44,10 @@ pub struct Options {
 pub enum Command {
     /// Send files to a server and measure
     Run(Box<RunArgs>),
+    /// Run two servers in turn under the same load: A B A B ...
+    Compare(Box<CompareArgs>),
+    /// Run a server over connections x file sizes x windows, with tables and charts
+    Sweep(Box<SweepArgs>),
     /// Measure what this machine can do without any server
     Limit(LimitArgs),
     /// A plain read()/write() page-cache server that syncs nothing, to compare CPU time with
@@ -56,6 +61,9 @@ pub enum Command {
     destination, node, password, server, verbosity. Mbytes are 1,000,000 bytes.\n\n\
     Files go to a directory of the run's own below PATH, and are left there.")]
 pub struct RunArgs {
+    /// The server
+    #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
+    pub servername: String,
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
@@ -89,6 +97,132 @@ pub enum Verbosity {
     Info,
     /// The same
     Debug,
+}
+
+/// How servers are started that are started here.
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// File that what started servers say is added to
+    #[arg(long, value_name = "FILE")]
+    pub server_log: Option<PathBuf>,
+    /// How long a server may take to listen
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    pub start_wait: Duration,
+}
+
+/// What happens before each run of a series.
+#[derive(Clone, Debug, Args)]
+pub struct ProbeArgs {
+    /// Probe what the machine can do (loopback and staging together) before each run, in the
+    /// directory given by --staging
+    #[arg(long, requires = "staging")]
+    pub limit: bool,
+    /// Directory on the staging file system
+    #[arg(long, value_name = "DIR")]
+    pub staging: Option<PathBuf>,
+    /// Time of each probe
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
+    pub limit_seconds: Duration,
+    /// Most bytes of each probe
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_bytes)]
+    pub limit_volume: u64,
+    /// Shell command to run before each probe and start, as to empty the staging directory
+    #[arg(long, value_name = "COMMAND")]
+    pub between: Option<String>,
+}
+
+impl ProbeArgs {
+    /// The probes for runs with this load, if asked for.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn limits(&self, load: &LoadArgs) -> Result<Option<Limits>, Error> {
+        let Some(staging) = self.staging.clone().filter(|_| self.limit) else { return Ok(None) };
+        Ok(Some(Limits {
+            staging,
+            target: None,
+            connections: load.connections as usize,
+            chunk_bytes: usize::try_from(load.chunk_bytes()?).expect("at most 1 GiB"),
+            time: self.limit_seconds,
+            volume_bytes: self.limit_volume,
+            small_bytes: 0,
+        }))
+    }
+}
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "A and B are HOST:PORT of a running server, or HOST:PORT=COMMAND for one \
+    that is started for each of its runs and stopped afterwards (SIGTERM); the shell runs \
+    `exec COMMAND`.\n\n\
+    Only ratios of neighbouring runs are results: shared machines vary by a factor of 3 within \
+    minutes. CPU time is known of servers that were started here.")]
+pub struct CompareArgs {
+    /// The first server
+    pub a: Target,
+    /// The second server
+    pub b: Target,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Runs of each server
+    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// What happens before each run.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// How servers are started.
+    #[command(flatten)]
+    pub start: StartArgs,
+    /// Write the result as JSON, too ('-': to standard output, instead of the text)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Options of `sweep`.
+#[derive(Debug, Args)]
+#[command(mut_arg("connections", |arg| arg.hide(true)), mut_arg("size", |arg| arg.hide(true)))]
+#[command(mut_arg("window", |arg| arg.hide(true)), mut_arg("client", |arg| arg.hide(true)))]
+#[command(
+    after_help = "SERVER is HOST:PORT of a running server, or HOST:PORT=COMMAND for one that \
+    is started for each run, as in `compare`. Each run takes --duration [default: 3 s]. DIR gets \
+    raw.csv, sweep.json, and charts as SVG and PNG."
+)]
+pub struct SweepArgs {
+    /// The server
+    pub server: Target,
+    /// Where the results go; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Numbers of connections
+    #[arg(long = "over-connections", value_name = "LIST", value_delimiter = ',')]
+    #[arg(default_value = "1,2,4,8,16", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub connections_list: Vec<u32>,
+    /// Sizes of files
+    #[arg(long = "over-sizes", value_name = "LIST", value_delimiter = ',')]
+    #[arg(default_value = "4K,1M,64M", value_parser = parse_bytes)]
+    pub sizes: Vec<u64>,
+    /// Writes under way; 1 is the deployed client
+    #[arg(long = "over-windows", value_name = "LIST", value_delimiter = ',')]
+    #[arg(default_value = "1,8", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
+    pub windows: Vec<u32>,
+    /// Runs of each point; charts show their median
+    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// What was measured, for the record: version and options of the server
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+    /// What happens before each run.
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// How servers are started.
+    #[command(flatten)]
+    pub start: StartArgs,
 }
 
 /// Options of `limit`.
@@ -159,9 +293,6 @@ pub struct ReferenceArgs {
 /// What is sent.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// The server
-    #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
-    pub servername: String,
     /// Node that signs on
     #[arg(short, long)]
     pub node: String,
@@ -185,7 +316,7 @@ pub struct LoadArgs {
     #[arg(short = 't', long, visible_alias = "threads", value_name = "N", default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub connections: u32,
-    /// Size of the files: 16M, or a list 4K,1M, or lognormal:MEDIAN:SIGMA[:MAX]
+    /// Size of the files: 16M, or a list 4K,1M, or `lognormal:MEDIAN:SIGMA[:MAX]`
     #[arg(short = 'z', long, default_value = "16M")]
     pub size: Sizes,
     /// Payload of one write
@@ -230,12 +361,13 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// The plan that these options mean. Resolves the server's name.
+    /// The plan that these options mean, with a directory of its own, against a server at
+    /// HOST\[:PORT\]. Resolves its name.
     ///
     /// # Errors
     /// [`Error::Usage`] for options that do not go together.
-    pub fn plan(&self) -> Result<Plan, Error> {
-        let (hostname, port) = split_server(&self.servername)?;
+    pub fn plan(&self, server: &str) -> Result<Plan, Error> {
+        let (hostname, port) = split_server(server)?;
         let addresses = (hostname.as_str(), port)
             .to_socket_addrs()
             .map_err(Error::io(format!("finding the address of '{hostname}'")))?

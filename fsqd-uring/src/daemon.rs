@@ -19,6 +19,7 @@ use crate::archive::backend::{Backend, BackendError};
 use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
 use crate::config::{Auth, Config, ConfigError, RingMode};
+use crate::drain::peek::Peek;
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, Handle, Ownership};
@@ -38,7 +39,7 @@ use crate::ring::setup::{Rung, SetupError, memlock_limit};
 use crate::ring::uring::{Uring, UringConfig};
 use crate::signals::{self, Signal};
 use crate::staging::root::{RootError, StagingRoot};
-use crate::staging::{StagingConfig, StagingService};
+use crate::staging::{Neighbours, StagingConfig, StagingService};
 
 /// Block of a drain worker's reads and writes.
 const DRAIN_BLOCK_BYTES: u32 = 4 << 20;
@@ -125,7 +126,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     }
     let fs = Arc::new(LinuxFs);
     let root = StagingRoot::open(fs, &config.localfs, std::process::id())?;
-    info!("staging directory {}: {:?}", config.localfs.display(), root.facts);
+    info!("staging directory {}: {}", config.localfs.display(), root.facts);
     let ring = Uring::open(&ring_config(best_rung(config.ring_mode), 0, 1 << 20))
         .map_err(WorkerError::Setup)?;
     info!("caps: {}", ring.caps());
@@ -154,7 +155,8 @@ impl Daemon {
             ..Limits::default()
         };
         let queue = Arc::new(Queue::new(limits, Arc::clone(&clock)));
-        let staging = start_staging(config, &root, &clock, &sign_on, &queue)?;
+        let target = Arc::new(TargetRoot::new(Arc::clone(&fs), &config.target));
+        let staging = start_staging(config, &root, &clock, &sign_on, &queue, &target)?;
         let workers = start_ingest(config, &backend, &root, &clock, &sign_on, &staging)?;
         if let Some(worker) = workers.first() {
             log_caps(worker, &root, config);
@@ -168,7 +170,7 @@ impl Daemon {
             config.localfs.display(),
             config.tolerr
         );
-        let drains = start_drain(config, &backend, &fs, &queue, &sign_on.map)?;
+        let drains = start_drain(config, &backend, &fs, &queue, &target, &sign_on.map)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
@@ -264,7 +266,9 @@ fn start_staging(
     clock: &Arc<SystemClock>,
     sign_on: &Arc<SignOn>,
     queue: &Arc<Queue<SystemClock>>,
+    target: &Arc<TargetRoot<LinuxFs>>,
 ) -> std::io::Result<Staging> {
+    let peek = Peek::start(Arc::clone(target), Arc::clone(clock))?;
     let settings = StagingConfig {
         staging_high_percent: config.staging_high_percent,
         space_wait: config.space_wait,
@@ -276,11 +280,14 @@ fn start_staging(
         Arc::clone(root),
         settings,
         Arc::clone(clock) as Arc<_>,
-        Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
-        Box::new(move |path: &Path, dest| {
-            let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
-            queue.enqueue(path, stage, Phase::Submit);
-        }),
+        Neighbours {
+            sign_on: Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+            outbox: Box::new(move |path, dest| {
+                let stage = if dest == StorageDest::Tsm { Stage::Archive } else { Stage::Copy };
+                queue.enqueue(path, stage, Phase::Submit);
+            }),
+            is_taken: Box::new(move |path| peek.is_taken(path)),
+        },
     )
 }
 
@@ -330,7 +337,7 @@ fn start_ingest(
 fn log_caps(worker: &Worker, root: &StagingRoot<LinuxFs>, config: &Config) {
     let release = rustix::system::uname();
     info!(
-        "caps: linux {}, {}, staging {:?}, target {} ({})",
+        "caps: linux {}, {}, staging {}, target {} ({})",
         release.release().to_string_lossy(),
         worker.caps,
         root.facts,
@@ -391,6 +398,7 @@ fn start_drain(
     backend: &Backend,
     fs: &Arc<LinuxFs>,
     queue: &Arc<Queue<SystemClock>>,
+    target: &Arc<TargetRoot<LinuxFs>>,
     map: &SharedIdentityMap,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let io_error = |error: crate::fs::FsError| std::io::Error::from(error.errno);
@@ -400,7 +408,7 @@ fn start_drain(
     let mode = backend.mode();
     let shared = Arc::new(Drain {
         tree: Arc::clone(&tree),
-        target: Arc::new(TargetRoot::new(Arc::clone(fs), &config.target)),
+        target: Arc::clone(target),
         queue: Arc::clone(queue),
         owners: Arc::new(MapOwners(map.clone())),
         options: drain::Options {

@@ -24,7 +24,7 @@ use fsqd_uring::ingest::worker::{Worker, WorkerConfig};
 use fsqd_uring::path::Admission;
 use fsqd_uring::ring::setup::Rung;
 use fsqd_uring::staging::root::StagingRoot;
-use fsqd_uring::staging::{StagingConfig, StagingService};
+use fsqd_uring::staging::{Neighbours, StagingConfig, StagingService};
 
 /// Allocations made by threads whose name begins with `fsq_ingest`.
 static INGEST_ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -123,8 +123,11 @@ fn start(localfs: &Path) -> Ring {
         root,
         StagingConfig::new(Durability::Fsync, 16),
         Arc::clone(&clock) as Arc<_>,
-        Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
-        Box::new(|_, _| {}),
+        Neighbours {
+            sign_on: Box::new(move |node, password, peer| sign_on.sign_on(node, password, peer)),
+            outbox: Box::new(|_, _| {}),
+            is_taken: Box::new(|_| false),
+        },
     );
     let staging = staging.expect("threads");
     let shard =

@@ -16,6 +16,10 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg
 
 use crate::error::Error;
 
+/// Replies that one receive may take in. While DATA is sent ahead, many lie there, and a receive
+/// each would cost more than all else that the client does.
+const INBOX_PACKETS: usize = 16;
+
 /// The most pieces of one send: header, gathered bytes, payload or a second header.
 pub(crate) const PARTS_MAX: usize = 3;
 
@@ -23,7 +27,9 @@ pub(crate) struct Link {
     /// `None` once the link is closed.
     socket: Option<OwnedFd>,
     pub(crate) session: ClientSession,
-    inbox: Box<[u8; PACKET_BYTES]>,
+    /// What has arrived: `inbox[taken..filled]` is to be looked at.
+    inbox: Box<[u8]>,
+    taken: usize,
     filled: usize,
     reply_timeout: Duration,
     /// Name and port, for errors.
@@ -51,7 +57,8 @@ impl Link {
         Self {
             socket: Some(socket),
             session,
-            inbox: Box::new([0; PACKET_BYTES]),
+            inbox: vec![0; INBOX_PACKETS * PACKET_BYTES].into_boxed_slice(),
+            taken: 0,
             filled: 0,
             reply_timeout,
             peer,
@@ -117,8 +124,8 @@ impl Link {
     }
 
     /// The packet behind the last reply that was waited for.
-    pub(crate) fn last_reply(&self) -> &[u8; PACKET_BYTES] {
-        &self.inbox
+    pub(crate) fn last_reply(&self) -> &[u8] {
+        &self.inbox[self.taken.saturating_sub(PACKET_BYTES)..self.taken]
     }
 
     /// Takes in all outstanding replies; refusals stay in the session.
@@ -196,16 +203,20 @@ impl Link {
     fn receive_raw(&mut self) -> Result<Option<Result<Reply, Breach>>, Errno> {
         let socket = self.socket.as_ref().ok_or(Errno::NOTCONN)?;
         loop {
+            if let Some(packet) = self.inbox[self.taken..self.filled].first_chunk() {
+                self.taken += PACKET_BYTES;
+                return Ok(Some(self.session.reply(packet)));
+            }
+            // What is left is a part of a packet.
+            self.inbox.copy_within(self.taken..self.filled, 0);
+            self.filled -= self.taken;
+            self.taken = 0;
             match recv(socket, &mut self.inbox[self.filled..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(Errno::CONNRESET),
                 Ok((count, _)) => self.filled += count,
-                Err(Errno::INTR) => continue,
+                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(errno) => return Err(errno),
-            }
-            if self.filled == PACKET_BYTES {
-                self.filled = 0;
-                return Ok(Some(self.session.reply(&self.inbox)));
             }
         }
     }

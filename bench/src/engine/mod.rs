@@ -3,6 +3,8 @@
 //! Invariant: an engine decides nothing and measures nothing.
 
 pub mod threads;
+#[cfg(feature = "tokio-uring")]
+pub mod uring;
 
 use std::io;
 use std::net::TcpStream;
@@ -29,6 +31,12 @@ pub enum Engine {
     /// One thread with blocking calls for each connection, as in the deployed clients.
     #[default]
     Threads,
+    /// One tokio-uring runtime for each processor, the connections spread over them. Measured
+    /// against threads (2 cores, Linux 6.18, reference server, destination null, in turn): large
+    /// files 2.1 to 5.5 against 3.3 to 5.3 GB/s, no difference beyond the noise; files of 4 KiB
+    /// with 16 connections 16,000 to 22,000 against 32,000 to 35,000 files/s.
+    #[cfg(feature = "tokio-uring")]
+    TokioUring,
 }
 
 /// The clock of a run.
@@ -73,6 +81,8 @@ impl Engine {
             .collect::<Vec<_>>();
         match self {
             Self::Threads => threads::run(shared.plan, uploads, &payload, clock),
+            #[cfg(feature = "tokio-uring")]
+            Self::TokioUring => uring::run(shared.plan, uploads, payload, clock),
         }
     }
 }

@@ -54,14 +54,6 @@ pub(super) struct Moved {
     pub(super) is_registered: bool,
 }
 
-/// Moves everything that the lanes have, or what can be moved until `end`.
-///
-/// # Errors
-/// What the kernel says of the first operation that fails.
-pub(super) fn transfer(lanes: Vec<Lane>, block_bytes: usize, end: Instant) -> io::Result<Moved> {
-    Transfer::new(lanes, block_bytes)?.run(end)
-}
-
 /// A buffer, and what happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
@@ -88,7 +80,8 @@ enum Sync {
     Done,
 }
 
-struct Transfer {
+/// Lanes on a ring, ready to go.
+pub(super) struct Transfer {
     // Before the memory, so that the ring is closed first.
     ring: IoUring,
     memory: Memory,
@@ -99,7 +92,11 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn new(lanes: Vec<Lane>, block_bytes: usize) -> io::Result<Self> {
+    /// Sets up the ring and its buffers; nothing moves yet.
+    ///
+    /// # Errors
+    /// If the kernel has no io_uring for us, or no memory.
+    pub(super) fn new(lanes: Vec<Lane>, block_bytes: usize) -> io::Result<Self> {
         let entries = u32::try_from(lanes.len() * OPERATIONS).unwrap_or(u32::MAX);
         let ring = IoUring::new(entries.next_power_of_two())?;
         let memory = Memory::map((lanes.len() * DEPTH * block_bytes).max(1))?;
@@ -121,12 +118,18 @@ impl Transfer {
         Ok(Self { ring, memory, tracks, block_bytes, under_way: 0, is_registered })
     }
 
-    fn run(mut self, end: Instant) -> io::Result<Moved> {
+    /// Moves everything that the lanes have, or what can be moved until `end`, but a block of each
+    /// lane in any case.
+    ///
+    /// # Errors
+    /// What the kernel says of the first operation that fails.
+    pub(super) fn run(mut self, end: Instant) -> io::Result<Moved> {
         let mut outcome = Ok(());
         loop {
             if outcome.is_ok() {
                 if Instant::now() >= end {
-                    self.tracks.iter_mut().for_each(Track::cut);
+                    let least = self.block_bytes as u64;
+                    self.tracks.iter_mut().for_each(|track| track.cut(least));
                 }
                 outcome = (0..self.tracks.len()).try_for_each(|lane| self.advance(lane));
             }
@@ -311,9 +314,9 @@ impl Track {
         self.given += block_bytes as u64;
     }
 
-    /// Nothing more is taken.
-    fn cut(&mut self) {
-        self.lane.len = self.lane.len.min(self.taken);
+    /// Nothing more is taken, beyond the least.
+    fn cut(&mut self, least: u64) {
+        self.lane.len = self.lane.len.min(self.taken.max(least));
     }
 
     fn to_sync(&self) -> Option<RawFd> {

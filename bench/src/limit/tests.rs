@@ -59,7 +59,9 @@ fn what_is_received_is_what_is_written() {
                 sender.write_all(piece).expect("somebody receives");
             }
         });
-        transfer(vec![lane], block_bytes, end).expect("it is moved")
+        Transfer::new(vec![lane], block_bytes)
+            .and_then(|transfer| transfer.run(end))
+            .expect("it is moved")
     });
     assert_eq!(moved.bytes, content.len() as u64);
     let mut written = Vec::new();
@@ -82,7 +84,9 @@ fn a_sender_that_stops_is_an_error_and_no_hang() {
     let lanes = vec![lane(), lane()];
     drop(ended);
     let end = Instant::now() + Duration::from_secs(20);
-    let error = transfer(lanes, 4096, end).expect_err("one has ended");
+    let error = Transfer::new(lanes, 4096)
+        .and_then(|transfer| transfer.run(end))
+        .expect_err("one has ended");
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     drop(silent);
 }

@@ -18,11 +18,13 @@ fn run(line: &str) -> RunArgs {
 }
 
 fn plan(line: &str) -> Plan {
-    run(line).load.plan().expect("a good plan")
+    let args = run(line);
+    args.load.plan(&args.servername).expect("a good plan")
 }
 
 fn refusal(line: &str) -> String {
-    match run(line).load.plan() {
+    let args = run(line);
+    match args.load.plan(&args.servername) {
         Err(Error::Usage(text)) => text,
         other => panic!("{other:?}"),
     }
@@ -35,7 +37,7 @@ fn old_command_lines_work() {
     let args = run(line);
     assert!(!format!("{args:?}").contains("polaris1234"));
     assert_eq!(args.verbose, Verbosity::Debug);
-    let plan = args.load.plan().expect("a good plan");
+    let plan = args.load.plan(&args.servername).expect("a good plan");
     assert_eq!(plan.sizes, Sizes::Fixed(1 << 20));
     assert_eq!((plan.chunk_bytes, plan.connections, plan.window), (4096, 4, 1));
     assert_eq!(plan.quota, Quota { end_ns: Some(2_000_000_000), ..Quota::default() });
@@ -112,6 +114,33 @@ fn a_password_file_wins_and_only_its_first_line_counts() {
     file.write_all(b"secret\nother\n").expect("written");
     let plan = plan(&format!("b -n n -f /l --password-file {}", file.path().display()));
     assert_eq!(plan.login().password, b"secret");
-    let error = run("b -n n -f /l --password-file /nonexistent").load.plan().expect_err("no file");
+    let load = run("b -n n -f /l --password-file /nonexistent").load;
+    let error = load.plan("127.0.0.1").expect_err("no file");
     assert!(error.to_string().contains("/nonexistent"), "{error}");
+}
+
+#[test]
+fn a_comparison_has_two_servers_and_a_load() {
+    let words = ["b", "compare", "host:1", "host:2=fsqd -p 2", "-n", "n", "-f", "/l", "-t", "3"];
+    let options = Options::try_parse_from(words).expect("a good command line");
+    let Command::Compare(args) = options.command else { panic!("not a comparison") };
+    assert_eq!(args.a, Target { address: "host:1".into(), command: None });
+    assert_eq!(args.b.command.as_deref(), Some("fsqd -p 2"));
+    assert_eq!(args.load.connections, 3);
+    assert!(args.probe.limits(&args.load).expect("no probes").is_none());
+    assert!(parse("b compare a:1 b:2 -n n -f /l --limit").is_err(), "--limit needs --staging");
+    let line = "b compare a:1 b:2 -n n -f /l -t 3 --limit --staging /s";
+    let Command::Compare(args) = parse(line).expect("good").command else { panic!("{line}") };
+    let limits = args.probe.limits(&args.load).expect("good").expect("probes");
+    assert_eq!((limits.connections, limits.chunk_bytes), (3, 1 << 20));
+}
+
+#[test]
+fn a_sweep_has_lists() {
+    let line = "b sweep host:1 --out /o -n n -f /l --over-sizes 4K,1M --over-windows 1,32";
+    let Command::Sweep(args) = parse(line).expect("good").command else { panic!("{line}") };
+    assert_eq!(args.sizes, [4096, 1 << 20]);
+    assert_eq!(args.windows, [1, 32]);
+    assert_eq!(args.connections_list, [1, 2, 4, 8, 16]);
+    assert!(parse(&format!("{line} --over-connections 0")).is_err());
 }

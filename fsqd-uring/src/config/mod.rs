@@ -96,7 +96,7 @@ pub enum Verbosity {
 /// The shape of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// [M] seconds [thread] where text
+    /// `[M] seconds [thread] where text`
     #[default]
     Fsq,
     /// One JSON object per line

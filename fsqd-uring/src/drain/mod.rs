@@ -27,6 +27,7 @@ pub use self::worker::DrainWorker;
 
 pub mod copy;
 pub mod lustre;
+pub mod peek;
 pub(crate) mod publish;
 mod target;
 mod worker;

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::session::{Life, NEVER, Receive, Sink};
 use super::shard::{Io, Shard, kind};
+use crate::limits::WINDOWS_PER_SESSION;
 use crate::ring::{Completion, Op, Ring, Span};
 use crate::services::Services;
 
@@ -65,14 +66,19 @@ impl Shard {
         if upload.content.flushing() {
             // The window goes back as soon as its blocks are written.
             session.receive = Receive::Own;
+            session.deadline = NEVER;
             return;
         }
         if upload.content.room().is_none() {
             let held = upload.content.held();
             match self.pool.take(held) {
                 Some(window) => self.attach(io, slot, window),
-                None if self.pool.free() > 0 && !self.pool.contended() => {
+                // Whoever has a share gets the next window from its own writes: from the queue it
+                // would come on top, and there is room for no more than the largest share.
+                None if held >= WINDOWS_PER_SESSION => {
                     session.receive = Receive::Own;
+                    // As below; staging may be full for long.
+                    session.deadline = NEVER;
                     return;
                 }
                 None if !ready => {

@@ -109,6 +109,8 @@ pub struct Shard {
     pub(super) stopping: bool,
     pub(super) counters: ShardCounters,
     slots_start: u64,
+    /// Sessions that were only taken to be told that they are too many.
+    surplus: usize,
     serial: u32,
     next_tick: Duration,
     /// Where the search for a window to take back goes on.
@@ -128,6 +130,7 @@ impl Shard {
             stopping: false,
             counters: ShardCounters::default(),
             slots_start: config.registered_bytes(),
+            surplus: 0,
             serial: 0,
             next_tick: Duration::ZERO,
             squeeze_from: 0,
@@ -168,7 +171,9 @@ impl Shard {
         }
         self.serial = self.serial.wrapping_add(1);
         self.counters.sessions += 1;
-        let surplus = self.stopping || self.sessions.len() >= self.config.sessions_max as usize;
+        let served = self.sessions.len() - self.surplus;
+        let surplus = self.stopping || served >= self.config.sessions_max as usize;
+        self.surplus += usize::from(surplus);
         let entry = self.sessions.vacant_entry();
         let slot = entry.key() as u32;
         let memory = Slot::new(self.slots_start, slot);
@@ -372,7 +377,8 @@ impl Shard {
             return;
         }
         if session.closed {
-            self.sessions.remove(slot as usize);
+            let session = self.sessions.remove(slot as usize);
+            self.surplus -= usize::from(session.surplus);
         } else {
             let socket = session.socket;
             self.push(io, slot, kind::CLOSE, Op::Close { socket });

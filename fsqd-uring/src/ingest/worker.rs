@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use rustix::io::Errno;
+use rustix::process::setpriority_process;
 use tracing::error;
 
 use super::inbox::{Inbox, Message};
@@ -25,6 +26,9 @@ use crate::services::Services;
 
 /// Submissions that fit into a ring; more at once cost a system call.
 const ENTRIES: u32 = 256;
+
+/// Nice value of an ingest thread, where it may have one below 0.
+const NICE: i32 = -10;
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -88,6 +92,7 @@ impl Worker {
         let shared_load = Arc::clone(&load);
         let name = format!("fsq_ingest/{}", config.number);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            go_first();
             let ring = match open(&config, block) {
                 Ok(ring) => ring,
                 Err(error) => {
@@ -125,6 +130,14 @@ impl Worker {
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
+}
+
+/// Puts this thread before others that want the same core. Without it, a ring whose core is busy with
+/// other work serves its sessions at a fraction of the rate of the other rings.
+fn go_first() {
+    // For a thread, not the process: so it is on Linux. Only evenness is lost where it is not
+    // permitted (CAP_SYS_NICE, or LimitNICE in the unit).
+    let _ = setpriority_process(None, NICE);
 }
 
 fn open(config: &WorkerConfig, block: Option<FileId>) -> Result<Uring, WorkerError> {

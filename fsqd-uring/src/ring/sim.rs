@@ -57,6 +57,8 @@ pub struct SimOptions {
     pub short_file: u8,
     /// A write or read fails with EIO or ENOSPC.
     pub failing_file: u8,
+    /// A write or read that could complete is passed over, each time it is looked at.
+    pub slow_file: u8,
     /// An operation fails with EINTR or EAGAIN and has not happened, as old kernels let through.
     pub spurious: u8,
     /// Completions overtake each other.
@@ -76,6 +78,7 @@ impl SimOptions {
             short_send: 0,
             short_file: 0,
             failing_file: 0,
+            slow_file: 0,
             spurious: 0,
             reorder: false,
             tells_more: true,
@@ -193,10 +196,21 @@ impl<F: Files> Sim<F> {
         &mut self.files
     }
 
+    /// Changes what the kernel does to its users from now on.
+    pub fn options(&mut self) -> &mut SimOptions {
+        &mut self.options
+    }
+
     /// Operations in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether a write or read is in flight: it will complete, if not at the next look.
+    #[must_use]
+    pub fn file_busy(&self) -> bool {
+        self.pending.iter().any(|(_, op)| matches!(op, Op::Write { .. } | Op::Read { .. }))
     }
 
     fn socket(&mut self, socket: SocketId) -> &mut Socket {
@@ -403,7 +417,9 @@ impl<F: Files> Ring for Sim<F> {
             }
             left -= 1;
             let (token, op) = self.pending[at];
-            if self.ready(token, op) {
+            let file = matches!(op, Op::Write { .. } | Op::Read { .. });
+            let passed_over = file && self.percent(self.options.slow_file);
+            if !passed_over && self.ready(token, op) {
                 self.pending.remove(at);
                 let completion = self.perform(token, op);
                 out.push(completion);

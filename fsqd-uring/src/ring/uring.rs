@@ -92,6 +92,8 @@ pub struct Uring {
     /// Where the kernel puts the eventfd's count; boxed, so that it stays where it is.
     wake_count: Box<u64>,
     wake_armed: bool,
+    /// Believe what a receive's completion says of the socket.
+    tells_more: bool,
     /// The timeout operation's argument, where the wait takes none.
     timespec: Box<Timespec>,
     /// Completions of what was done at once.
@@ -113,7 +115,9 @@ impl Uring {
         let (ring, rung) = setup::open(config.entries, config.completions, config.best)?;
         let arena = Arc::new(Arena::new(config.arena_bytes).map_err(SetupError::Other)?);
         let wake = eventfd(0, EventfdFlags::CLOEXEC).map_err(SetupError::Other)?;
-        let ext_arg = ring.params().is_feature_ext_arg();
+        // The lowest rung does without all that came after 5.10, so that it can be tried anywhere.
+        let modern = rung > Rung::Plain;
+        let ext_arg = modern && ring.params().is_feature_ext_arg();
         if config.workers_max > 0 {
             // Refused before 5.15; the kernel's own bound applies then.
             let _ = ring.submitter().register_iowq_max_workers(&mut [config.workers_max; 2]);
@@ -123,6 +127,7 @@ impl Uring {
             ring,
             arena,
             caps: Caps { rung, registered: Ok(()), pages, ext_arg, wait_all: true },
+            tells_more: modern,
             registered_bytes: 0,
             wake: Waker(Arc::new(wake)),
             wake_count: Box::new(0),
@@ -305,7 +310,7 @@ impl Ring for Uring {
                     count if count >= 0 => Ok(count as u32),
                     errno => Err(Errno::from_raw_os_error(-errno)),
                 };
-                let more_waiting = cqueue::sock_nonempty(entry.flags());
+                let more_waiting = self.tells_more && cqueue::sock_nonempty(entry.flags());
                 out.push(Completion { token, result, more_waiting });
             }
         }

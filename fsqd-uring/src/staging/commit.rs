@@ -175,7 +175,7 @@ impl<F: Fs> Shared<F> {
         drop(file);
         count(&self.counters.commits);
         if dest != StorageDest::Local {
-            (self.outbox)(&path, dest);
+            (self.neighbours.outbox)(&path, dest);
         }
         port.answer(token, Answer::Commit(Ok(())));
     }

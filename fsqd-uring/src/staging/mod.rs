@@ -77,6 +77,19 @@ pub type SignOn = dyn Fn(&str, &Secret, &str) -> Result<Arc<Identity>, Refusal> 
 /// Called before the file is acknowledged; must not block.
 pub type Outbox = dyn Fn(&Path, StorageDest) + Send + Sync;
 
+/// Whether a path below the target's root is known to be taken; must not block for long.
+pub type IsTaken = dyn Fn(&Path) -> bool + Send + Sync;
+
+/// What the service asks of the rest of the daemon.
+pub struct Neighbours {
+    /// Checks sign-ons.
+    pub sign_on: Box<SignOn>,
+    /// Takes what is staged.
+    pub outbox: Box<Outbox>,
+    /// Looks at the target before a file that goes there is begun.
+    pub is_taken: Box<IsTaken>,
+}
+
 /// How the service works.
 #[derive(Clone, Debug)]
 pub struct StagingConfig {
@@ -161,8 +174,7 @@ struct Shared<F: Fs> {
     lineup: Lineup<Prepared<F>>,
     gauge: Gauge,
     counters: Counters,
-    sign_on: Box<SignOn>,
-    outbox: Box<Outbox>,
+    neighbours: Neighbours,
 }
 
 /// The running service. Stops when dropped.
@@ -182,8 +194,7 @@ impl<F: Fs> StagingService<F> {
         root: Arc<StagingRoot<F>>,
         config: StagingConfig,
         clock: Arc<dyn Clock>,
-        sign_on: Box<SignOn>,
-        outbox: Box<Outbox>,
+        neighbours: Neighbours,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             names: Arc::new(Names::new(Arc::clone(&root))),
@@ -197,8 +208,7 @@ impl<F: Fs> StagingService<F> {
             lineup: Lineup::new(),
             gauge: Gauge::default(),
             counters: Counters::default(),
-            sign_on,
-            outbox,
+            neighbours,
         });
         // Already the service, so that a thread that cannot be had stops the ones there are.
         let mut service = Self { shared, workers: Vec::new(), space: None, syncer: None };
@@ -343,7 +353,7 @@ impl<F: Fs> Shared<F> {
         let (port, token) = (&task.port, task.token);
         let stop = match &task.job {
             Job::SignOn { node, password, peer } => {
-                let result = (self.sign_on)(node, password, peer);
+                let result = (self.neighbours.sign_on)(node, password, peer);
                 return port.answer(token, Answer::SignOn(result));
             }
             Job::Abort { staged } => return self.abort(&task, staged.key),

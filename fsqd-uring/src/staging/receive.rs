@@ -6,6 +6,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use fsq_wire::StorageDest;
 use rustix::io::Errno;
 
 use super::files::Receiving;
@@ -45,6 +46,10 @@ impl<F: Fs> Shared<F> {
             Err(FsError { errno: Errno::NOENT, .. }) => {}
             Ok(_) => return Err(refuse::exists(fpath).into()),
             Err(error) => return Err(stop(error)),
+        }
+        let for_target = matches!(new.dest, StorageDest::Lustre | StorageDest::LustreTsm);
+        if for_target && (self.neighbours.is_taken)(&new.placement.target) {
+            return Err(refuse::exists_on_target(fpath).into());
         }
         let node = root.fs.create_unnamed(&dir, FILE, root.facts.direct).map_err(stop)?;
         self.store(new, &node)?;

@@ -62,6 +62,13 @@ pub(super) fn exists(fpath: &OsStr) -> Refusal {
     Refusal::new(Errno::EXIST, format!("{shown} exists already on staging; nothing is overwritten"))
 }
 
+/// The name is taken where the file is to go.
+pub(super) fn exists_on_target(fpath: &OsStr) -> Refusal {
+    let shown = Quoted(fpath.as_bytes());
+    let text = format!("{shown} exists already on the target; nothing is overwritten");
+    Refusal::new(Errno::EXIST, text)
+}
+
 /// Another session is sending a file under this name.
 pub(super) fn being_received(fpath: &OsStr) -> Refusal {
     let shown = Quoted(fpath.as_bytes());

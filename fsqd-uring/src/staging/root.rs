@@ -133,6 +133,18 @@ pub struct Facts {
     pub attribute_bytes_max: Option<usize>,
 }
 
+impl std::fmt::Display for Facts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let direct = if self.direct { "O_DIRECT" } else { "NO O_DIRECT" };
+        let order = if self.ordered { "ordered" } else { "synced before named" };
+        write!(f, "{} {direct}, {order}, ", self.fs_type)?;
+        match self.attribute_bytes_max {
+            Some(bytes) => write!(f, "{bytes} bytes of attributes a file"),
+            None => f.write_str("attributes unlimited"),
+        }
+    }
+}
+
 /// A page of memory, aligned for O_DIRECT.
 #[repr(C, align(4096))]
 struct Page([u8; PAGE_BYTES]);

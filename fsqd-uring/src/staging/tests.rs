@@ -149,14 +149,17 @@ impl<F: Fs> Rig<F> {
             Arc::clone(&root),
             config,
             Arc::clone(&clock) as Arc<dyn Clock>,
-            Box::new(|node, password, peer| {
-                let text = format!("{node} from {peer}: {}", password.expose().len());
-                Err(Refusal::new(Errno::ACCESS, text))
-            }),
-            Box::new(move |path, dest| {
-                outbox(path, dest);
-                sink.lock().unwrap().push(path.to_path_buf());
-            }),
+            Neighbours {
+                sign_on: Box::new(|node, password, peer| {
+                    let text = format!("{node} from {peer}: {}", password.expose().len());
+                    Err(Refusal::new(Errno::ACCESS, text))
+                }),
+                outbox: Box::new(move |path, dest| {
+                    outbox(path, dest);
+                    sink.lock().unwrap().push(path.to_path_buf());
+                }),
+                is_taken: Box::new(|path| path.ends_with("taken-on-target")),
+            },
         )
         .expect("threads");
         let answers = Arc::new(Answers::default());
@@ -528,8 +531,11 @@ fn sessions_at_once_on_a_real_file_system() {
         Arc::new(root),
         config(),
         Arc::new(SystemClock::new()),
-        Box::new(|_, _, _| Err(Refusal::new(Errno::ACCESS, ""))),
-        Box::new(move |path, _| sink.lock().unwrap().push(path.to_path_buf())),
+        Neighbours {
+            sign_on: Box::new(|_, _, _| Err(Refusal::new(Errno::ACCESS, ""))),
+            outbox: Box::new(move |path, _| sink.lock().unwrap().push(path.to_path_buf())),
+            is_taken: Box::new(|_| false),
+        },
     )
     .unwrap();
     std::thread::scope(|scope| {
@@ -577,4 +583,28 @@ fn sessions_at_once_on_a_real_file_system() {
         }
     }
     assert_eq!(drained.lock().unwrap().len(), 120);
+}
+
+#[test]
+fn a_name_taken_on_the_target_is_refused_only_to_those_who_go_there() {
+    let mut rig = Rig::new(SimFs::new(SimConfig::ext4()), Path::new("/"), config());
+    for (dest, refused) in [
+        (StorageDest::Local, false),
+        (StorageDest::Tsm, false),
+        (StorageDest::Lustre, true),
+        (StorageDest::LustreTsm, true),
+    ] {
+        let token = rig.submit_open("run/taken-on-target", dest);
+        match rig.opened(token) {
+            Ok(staged) => {
+                assert!(!refused, "{dest}");
+                rig.abort(staged);
+            }
+            Err(refusal) => {
+                assert!(refused, "{dest}");
+                assert_eq!(refusal.errno, Errno::EXIST);
+            }
+        }
+    }
+    assert_eq!(rig.service().files(), 0);
 }

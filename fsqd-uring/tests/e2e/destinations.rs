@@ -78,6 +78,28 @@ fn deployed_client_reaches_every_destination() {
     daemon.stop();
 }
 
+/// The older rungs of the ring are those of older kernels; they are taken by force here.
+#[test]
+fn every_ring_mode_reaches_the_target() {
+    let _turn = shared_turn();
+    for mode in ["plain", "cqsize", "coop", "defer"] {
+        let site = Site::new();
+        let daemon = site.start_with(&["--ring-mode", mode]);
+        daemon.log().wait("the rung that was asked for, or a lower one", |line| {
+            line.contains("caps:") && (line.contains(&format!("ring {mode},")) || mode != "plain")
+        });
+        let dest = StorageDest::LustreTsm;
+        let files = files(dest, mode);
+        let mut client = Deployed::signed_on(daemon.port());
+        for (name, content) in &files {
+            client.upload(&format!("{FS}/{name}"), dest, content, 1_048_575);
+        }
+        client.disconnect();
+        check(&site, dest, &files);
+        daemon.stop();
+    }
+}
+
 #[test]
 fn our_client_reaches_every_destination() {
     let _turn = shared_turn();
@@ -154,19 +176,26 @@ fn existing_files_are_never_replaced() {
     client.upload(path, StorageDest::Local, b"first", 5);
     client.open(path, StorageDest::Local).refused(17, &[path]);
 
-    // The target is not asked at OPEN, since it may hang: the drain finds out, and keeps both.
     let (path, delivered) = ("/lustre/data/once", site.delivered("data/once"));
     client.upload(path, StorageDest::Lustre, b"first", 5);
     eventually("staging is free again", || (!site.staged("data/once").exists()).then_some(()));
-    client.upload(path, StorageDest::Lustre, b"second", 6);
+    client.open(path, StorageDest::Lustre).refused(17, &[path, "on the target"]);
+
+    // What appears there after OPEN is found by the drain, which keeps both.
+    let (late, taken) = ("/lustre/data/late", site.delivered("data/late"));
+    client.open(late, StorageDest::Lustre).accepted(Op::Open);
+    client.data(b"second").accepted(Op::Data);
+    std::fs::write(&taken, b"first").expect("the target can be written");
+    client.close().accepted(Op::Close);
     daemon.log().wait("that the name is taken", |line| {
-        line.starts_with("[E]") && line.contains("data/once") && line.contains("exists")
+        line.starts_with("[E]") && line.contains("data/late") && line.contains("exists")
     });
-    client.open(path, StorageDest::Lustre).refused(17, &[path]);
+    client.open(late, StorageDest::Lustre).refused(17, &[late]);
     client.disconnect();
     daemon.stop();
     assert_eq!(std::fs::read(&staged).expect("it is there"), b"first");
     assert_eq!(std::fs::read(&delivered).expect("it is there"), b"first");
-    assert_eq!(std::fs::read(site.staged("data/once")).expect("it is kept"), b"second");
-    assert_eq!(tree::files(&site.target()), [Path::new("data/once")]);
+    assert_eq!(std::fs::read(&taken).expect("it is there"), b"first");
+    assert_eq!(std::fs::read(site.staged("data/late")).expect("it is kept"), b"second");
+    assert_eq!(tree::files(&site.target()), [Path::new("data/late"), Path::new("data/once")]);
 }

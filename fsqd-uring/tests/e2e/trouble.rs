@@ -95,6 +95,34 @@ fn open_waits_for_space() {
     daemon.stop();
 }
 
+/// A client whose data the daemon does not take for lack of space is not the one that stalls.
+#[test]
+fn payload_waits_for_space_beyond_the_stall_timeout() {
+    let _turn = shared_turn();
+    let mount = match Mount::ext4(STAGING_MIB, "") {
+        Ok(mount) => mount,
+        Err(reason) => return skip("payload_waits_for_space_beyond_the_stall_timeout", &reason),
+    };
+    let site = Site::with_staging(&mount.path());
+    let daemon = site.start_with(&["--staging-high", "100", "--stall-timeout", "1"]);
+    let filler = fill(&site.staging());
+    let content = bytes(9, 20_000_000);
+    let mut client = Deployed::signed_on(daemon.port());
+    client.open("/lustre/data/f", StorageDest::Local).accepted(Op::Open);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| client.data(&content));
+        // The passing of time is what is tested.
+        std::thread::sleep(Duration::from_millis(2500));
+        assert!(!sender.is_finished(), "so much does not fit");
+        fs::remove_file(filler).expect("removed");
+        sender.join().expect("the session goes on").accepted(Op::Data);
+    });
+    client.close().accepted(Op::Close);
+    client.disconnect();
+    assert!(fs::read(site.staged("data/f")).expect("it is there") == content);
+    daemon.stop();
+}
+
 #[test]
 fn staging_that_refuses_writes() {
     let _turn = shared_turn();

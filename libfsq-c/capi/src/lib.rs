@@ -2,7 +2,7 @@
 //!
 //! Invariant: no panic crosses into C, every failure is a negative errno whose reason is in the
 //! caller's session, and a session struct holds nothing of ours, so that callers may free, copy
-//! or reuse it at any time. [`session`] has the functions that callers use, [`table`] what belongs
+//! or reuse it at any time. [`session`] has the functions that callers use, `table` what belongs
 //! to a session, [`abi`] the layouts, [`log`] and [`convenience`] the rest of the symbols.
 
 #[cfg(not(target_endian = "little"))]
@@ -24,7 +24,7 @@ const PANICKED: Errno = Errno::NOTRECOVERABLE;
 
 /// Runs the body of an exported function.
 ///
-/// Unwind safety: whatever a panic leaves behind half done is a session in [`table`], which a
+/// Unwind safety: whatever a panic leaves behind half done is a session in `table`, which a
 /// panic removes.
 fn guarded<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(on_panic)

@@ -66,3 +66,69 @@ pub(crate) fn remove(fd: RawFd, entry: &Arc<Entry>) {
 fn write() -> std::sync::RwLockWriteGuard<'static, BTreeMap<RawFd, Arc<Entry>>> {
     TABLE.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "../../tests/double/mod.rs"]
+mod double;
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use libfsq::Options;
+
+    use super::double::Double;
+    use super::*;
+
+    fn connected(double: &Double) -> Client {
+        let mut options = Options::new("localhost", "n", "p");
+        options.port = double.port;
+        Client::connect(&options).unwrap()
+    }
+
+    #[test]
+    fn a_panic_within_a_call_ends_the_session() {
+        let double = Double::good();
+        let fd = enter(connected(&double)).unwrap();
+        let entry = find(fd).unwrap();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _client = entry.lock();
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert!(entry.lock().is_none(), "and stays usable");
+        double.wait_ended(1);
+        remove(fd, &entry);
+        assert!(find(fd).is_none_or(|found| !Arc::ptr_eq(&found, &entry)));
+    }
+
+    #[test]
+    fn an_entry_neither_closes_nor_removes_what_is_not_its_own() {
+        let double = Double::good();
+        let fd = enter(connected(&double)).unwrap();
+        let history = find(fd).unwrap();
+        // The number is another session's by now.
+        let socket = history.lock().take().and_then(Client::into_socket).unwrap();
+        let number = socket.as_raw_fd();
+        let successor = Arc::new(Entry { client: Mutex::new(Some(connected(&double))) });
+        write().insert(number, Arc::clone(&successor));
+        remove(number, &history);
+        drop(history);
+        assert!(Arc::ptr_eq(&find(number).unwrap(), &successor));
+        assert!(rustix::io::fcntl_getfd(&socket).is_ok(), "still open");
+        remove(number, &successor);
+    }
+
+    #[test]
+    fn an_entry_that_is_dropped_leaves_its_socket_open() {
+        let double = Double::good();
+        let client = connected(&double);
+        let copy = client.socket().unwrap().try_clone_to_owned().unwrap();
+        let fd = client.socket().unwrap().as_raw_fd();
+        drop(Entry { client: Mutex::new(Some(client)) });
+        // SAFETY: the entry has left it open, and it is ours to close now.
+        let socket = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+        let same = |fd| rustix::fs::fstat(fd).unwrap().st_ino;
+        assert_eq!(same(&socket), same(&copy));
+    }
+}

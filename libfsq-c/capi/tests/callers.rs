@@ -213,6 +213,9 @@ fn callers_of_the_field_linked_shared() {
 fn callers_of_the_field_linked_static() {
     let archive = installed().join("lib/libfsqapi.a");
     let libs = [archive.to_str().unwrap(), "-lgcc_s", "-lpthread", "-lm", "-ldl"];
+    // Into a plug-in, without relocations in its text.
+    let plugin = ["-shared", "-fPIC", "-Wl,-z,text", "-Wl,--no-undefined"];
+    link(Language::C11, "caller.c", "plugin.so", &plugin, &libs);
     for language in languages() {
         let program = link(language, "caller.c", "caller-static", &[], &libs);
         every_scenario(|name, port| {

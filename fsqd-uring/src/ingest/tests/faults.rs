@@ -214,6 +214,14 @@ fn too_many_sessions_are_told_so() {
     assert_eq!(answers[..3], [Some((0x21, 0)), Some((0x21, 0)), Some(told)]);
     assert_eq!(answers[9], Some(told));
     assert!(answers[10].is_none() && world.sim.closed(sockets[10]), "beyond the spare slots");
+    // Those that still read their refusal take nobody's place.
+    world.sim.end(sockets[0]);
+    world.sim.end(sockets[2]);
+    world.settle();
+    let next = world.connect();
+    world.sim.feed(next, &Script::connected().0);
+    world.settle();
+    assert_eq!(codes(&world.sim.sent(next)), [(0x21, 0)]);
 }
 
 #[test]
@@ -240,4 +248,35 @@ fn slow_senders_do_not_keep_the_windows() {
     assert_eq!(codes(&world.sim.sent(socket)).pop(), Some((0x28, 0)));
     let store = world.store.borrow();
     assert_eq!(store.stored[std::path::Path::new("data/fast")].bytes, bytes);
+}
+
+#[test]
+fn a_session_with_its_share_of_windows_does_not_queue_for_more() {
+    for seed in 0..20 {
+        let options = SimOptions { slow_file: 100, reorder: true, ..SimOptions::flawless(seed) };
+        let mut world = World::new(WorldOptions { windows: 8, ..WorldOptions::new(options) });
+        let bytes = content(7 * WINDOW_BYTES as usize, seed);
+        // The first takes four windows while there are plenty, the others what is left.
+        let sockets: Vec<_> = (0..4)
+            .map(|i| {
+                let socket = world.connect();
+                let mut script = Script::connected();
+                script.open(&format!("{i}"), StorageDest::Local).data(&bytes).close();
+                world.sim.feed(socket, &script.0);
+                for _ in 0..200 {
+                    world.step();
+                }
+                socket
+            })
+            .collect();
+        assert_eq!(world.shard.windows_free(), 0);
+        world.sim.options().slow_file = 90;
+        world.settle();
+        for socket in sockets {
+            assert_eq!(codes(&world.sim.sent(socket)).pop(), Some((0x28, 0)), "seed {seed}");
+            world.sim.end(socket);
+        }
+        world.settle();
+        world.check_empty();
+    }
 }

@@ -55,10 +55,15 @@ fn client(world: &mut World, prng: &mut Prng, id: u64) -> Client {
 fn run(seed: u64) {
     let mut prng = Prng::new(seed ^ 0x5eed);
     let failing = seed.is_multiple_of(3);
-    let sim = SimOptions { failing_file: if failing { 2 } else { 0 }, ..SimOptions::rough(seed) };
+    let sim = SimOptions {
+        failing_file: if failing { 2 } else { 0 },
+        // A device that now and then keeps nearly all windows in flight.
+        slow_file: [0, 50, 98][prng.below(3) as usize],
+        ..SimOptions::rough(seed)
+    };
     let options = WorldOptions {
         sim,
-        windows: [2, 3, 8, 64][prng.below(4) as usize],
+        windows: [2, 3, 8, 16, 64][prng.below(5) as usize],
         sessions_max: 32,
         failing_jobs: if failing { 10 } else { 0 },
     };

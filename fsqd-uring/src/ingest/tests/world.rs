@@ -176,7 +176,7 @@ impl World {
         let mut io = Io { ring: &mut self.sim, services: &mut self.jobs, now };
         let flight = io.ring.in_flight();
         self.shard.tick(&mut io);
-        busy |= self.sim.in_flight() != flight;
+        busy |= self.sim.in_flight() != flight || self.sim.file_busy();
         busy
     }
 

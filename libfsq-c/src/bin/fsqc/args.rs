@@ -15,9 +15,9 @@ use fsq::{DEFAULT_PORT, Options, StorageDest};
 /// The longest password file that is read; a longer one is no password.
 const PASSWORD_FILE_BYTES_MAX: usize = 4096;
 
-/// Send files to an FSQ server, each to DIR/<name of the file>.
+/// Send files to an FSQ server, each to DIR under its own name.
 ///
-/// With --recursive a directory D is sent to DIR/<name of D>/... with the structure it has;
+/// With --recursive a directory D is sent to DIR/D with the structure it has;
 /// symbolic links inside it are not followed but reported and left out, and so is everything else
 /// that is no regular file.
 #[derive(Debug, Parser)]
