@@ -367,10 +367,16 @@ fn a_damaged_staging_copy_is_not_archived() {
 
 #[test]
 fn a_crash_at_any_call_loses_nothing_and_sends_nothing_twice() {
+    // One file is synced otherwise than many.
+    crash_everywhere("crash-one", &[("d/c", content(70_000, 3))]);
+    let three = [("a", content(900, 1)), ("d/b", content(0, 2)), ("d/c", content(70_000, 3))];
+    crash_everywhere("crash-three", &three);
+}
+
+fn crash_everywhere(node: &'static str, files: &[(&str, Vec<u8>)]) {
     for at in 0.. {
-        let files = [("a", content(900, 1)), ("d/b", content(0, 2)), ("d/c", content(70_000, 3))]
-            .map(|(name, bytes)| (format!("k{at}/{name}"), bytes));
-        let shop = shop_with("crash", "", &files);
+        let named = |(name, bytes): &(&str, Vec<u8>)| (format!("k{at}/{name}"), bytes.clone());
+        let shop = shop_with(node, "", &files.iter().map(named).collect::<Vec<_>>());
         shop.world.staging.halt_at(at);
         if let Ok(daemon) = shop.start(1) {
             daemon.run(Duration::from_secs(2));
@@ -385,7 +391,7 @@ fn a_crash_at_any_call_loses_nothing_and_sends_nothing_twice() {
             let objects = shop.objects();
             let twice: Vec<_> = objects.iter().filter(|(_, (count, _))| *count != 1).collect();
             assert!(twice.is_empty(), "archived more than once: {twice:?}");
-            assert_eq!(objects.len() as u64, 3 * (at + 1));
+            assert_eq!(objects.len() as u64, files.len() as u64 * (at + 1));
             return;
         }
     }

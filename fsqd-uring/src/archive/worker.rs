@@ -16,6 +16,9 @@ use crate::queue::route::{ArchiveMode, Route, route};
 use crate::queue::staged::StagingTree;
 use crate::queue::{Failure, Outcome, Phase, Pulse, Queue, Side, Stage, Ticket};
 
+/// Up to so many files are synced one by one.
+const FEW: usize = 2;
+
 /// What the workers share.
 pub struct Pool<F: Fs, C: Clock> {
     /// Where files come from.
@@ -140,14 +143,19 @@ impl<F: Fs, C: Clock, A: Archive> ArchiveWorker<F, C, A> {
         Ok(Item { ticket, node: staged.node, record, target, len, again })
     }
 
-    /// Puts the states that [`Self::prepare`] has set on disk, if it matters: all in one, since each
-    /// file's own sync would cost as much.
+    /// Puts the states that [`Self::prepare`] has set on disk, if it matters. Many in one: each file's
+    /// own sync would cost as much. A few by themselves: what else is under way stays out of it.
     fn remember(&self, items: &[Item<'_, F::Node>]) -> Result<(), Failure> {
         if !self.archive.must_not_repeat() || items.iter().all(|item| item.again) {
             return Ok(());
         }
         let tree = &self.pool.tree;
-        tree.fs().sync_all(tree.root()).map_err(|error| {
+        let synced = if items.len() > FEW {
+            tree.fs().sync_all(tree.root())
+        } else {
+            items.iter().try_for_each(|item| tree.fs().sync(&item.node))
+        };
+        synced.map_err(|error| {
             Failure::call(Side::Staging, "states of files that are to be archived", error)
         })
     }
