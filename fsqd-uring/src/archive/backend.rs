@@ -11,12 +11,13 @@ use std::thread::JoinHandle;
 
 use tsm_bindings::LoadError;
 use tsm_bindings::lustre::{self, Lustre, Mount};
-use tsm_bindings::tsm::{Start, StartError, Tsm};
+use tsm_bindings::tsm::{StartError, Tsm};
 
 use super::hsm::{Hsm, HsmArchive};
 use super::names::NameRule;
 use super::tsm::{Account, TsmArchive, TsmServer};
 use super::{ArchiveWorker, DirArchive, Pool, spawn};
+use crate::auth;
 use crate::clock::{Clock, SystemClock};
 use crate::config::text::{self, FileError};
 use crate::config::{Archive, Config, TsmAccount};
@@ -94,8 +95,7 @@ impl Backend {
             Archive::Dir(path) => Self::Dir(path.clone()),
             Archive::Tsm(account) => {
                 let account = read_account(account)?;
-                let library = config.tsm_library.clone();
-                let tsm = Tsm::start(&Start { library, ..Start::default() })?;
+                let tsm = auth::tsm::load(config.tsm_library.as_deref())?;
                 tracing::info!("archive tsm: {} version {}", tsm.path().display(), tsm.version());
                 Self::Tsm { tsm, account }
             }

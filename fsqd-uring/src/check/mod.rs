@@ -13,8 +13,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
+use tsm_bindings::tsm::{Class, Tsm};
 
 use crate::archive::backend::Backend;
+use crate::archive::tsm::Account;
 use crate::auth::{self, FileAuth};
 use crate::config::{Auth, Config, RingMode, directory};
 use crate::daemon::{best_rung, raise_limits, ring_config};
@@ -157,7 +159,7 @@ fn within(
     match spawned.map(|_| wait.recv_timeout(patience)) {
         Ok(Ok(findings)) => return findings.0,
         Ok(Err(_)) => late.error(format!(
-            "{name}: no answer within {} s: a mount hangs; see dmesg for its server",
+            "{name}: no answer within {} s: a mount or a server hangs; dmesg names that of a mount",
             patience.as_secs()
         )),
         Err(error) => late.error(format!("{name}: no thread to check it: {error}")),
@@ -346,7 +348,6 @@ fn target(config: &Config, map: &IdentityMap, findings: &mut Findings) {
 }
 
 fn archive(config: &Config, _: &IdentityMap, findings: &mut Findings) {
-    // What it is and its level are logged where it is opened.
     let backend = match Backend::open(config) {
         Ok(backend) => backend,
         Err(error) => return findings.error(error.to_string()),
@@ -357,13 +358,11 @@ fn archive(config: &Config, _: &IdentityMap, findings: &mut Findings) {
     match &backend {
         Backend::None => {}
         Backend::Dir(path) => archive_directory(path, findings),
-        Backend::Tsm { .. } => findings.good(
-            "archive tsm: the client library works; whether its \
-                                              server does shows when the first file is sent",
-        ),
-        Backend::Hsm { mount, .. } => findings.good(format!(
-            "archive hsm: file system {} on {}; whether a copytool serves it shows when the first \
-             file is requested",
+        Backend::Tsm { tsm, account } => archive_server(tsm, account, findings),
+        Backend::Hsm { lustre, mount, .. } => findings.good(format!(
+            "archive hsm: {}, Lustre file system {} mounted on {}; whether its copytool runs shows \
+             with the first file",
+            lustre.path().display(),
             mount.fsname,
             mount.directory.display()
         )),
@@ -384,6 +383,29 @@ fn archive_directory(path: &Path, findings: &mut Findings) {
                 (used >= 99).then(|| "nearly full".to_owned())
             });
         }
+    }
+}
+
+/// Here a sign-on can be tried, since the account is the daemon's own.
+fn archive_server(tsm: &'static Tsm, account: &Account, findings: &mut Findings) {
+    let (library, level) = (tsm.path().display(), tsm.version());
+    findings.good(format!("archive tsm: client library {library}, level {level}, starts"));
+    let signed_on = tsm.sign_on(&account.login()).and_then(|mut session| {
+        let limits = session.limits()?;
+        Ok((session.server().to_owned(), limits))
+    });
+    let whom = account.whom();
+    match signed_on {
+        Ok((server, limits)) => findings.good(format!(
+            "archive tsm: signs on to {server} as {whom}; a transaction takes {} objects",
+            limits.transaction_objects
+        )),
+        Err(error) if error.class() == Class::Permanent => {
+            findings.error(format!("archive tsm: no sign-on as {whom}: {error}"));
+        }
+        Err(error) => findings.warning(format!(
+            "archive tsm: no sign-on as {whom} now: {error}; files would wait on staging"
+        )),
     }
 }
 

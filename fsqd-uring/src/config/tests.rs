@@ -325,10 +325,10 @@ fn bad_conf_lines_name_file_and_line() {
 fn every_contract_key_is_accepted_and_listed() {
     let lines = "localfs /l\nidentmap /i\nport 1\nsthreads 1\nqthreads 1\ntolerr 1\nverbose info\n\
                  bind ::1\nmax-sessions 1\nbuffer-memory 16M\ndurability fsync\nauth file:/p\n\
-                 archive none\narchive-node n\narchive-password-file /p\narchive-server s\nathreads 1\n\
-                 target-io auto\nverify stream\nstaging-high 90\n\
-                 space-wait 1\nring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n\
-                  sign-on-cache 1\ntsm-library l\n";
+                 archive none\narchive-node n\narchive-password-file /p\narchive-server s\n\
+                 athreads 1\ntarget-io auto\nverify stream\nstaging-high 90\nspace-wait 1\n\
+                 ring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n\
+                 sign-on-cache 1\ntsm-library l\n";
     let arguments = conf::arguments(lines.as_bytes(), "c").expect("all known");
     assert_eq!(arguments.len(), lines.lines().count());
     let text = conf::arguments(b"x y", "c").expect_err("unknown").to_string();

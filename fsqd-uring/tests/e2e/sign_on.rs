@@ -1,6 +1,7 @@
 //! Sign-on at a TSM server, which is the simulated client library and a directory. How often the
 //! server was asked is what the daemon says in its log of questions.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -222,6 +223,19 @@ fn check_config_says_what_works_and_what_does_not() {
     }
     let is_good = |line: &str| line.starts_with("[M] ") || line.starts_with("[W] ");
     assert!(good.text.lines().all(is_good), "{}", good.text);
+
+    // The archive's account is the daemon's own, so that its password can be tried.
+    let file = site.root().join("archive-password");
+    let node = ["--archive", "tsm", "--archive-node", NODE, "--archive-password-file", text(&file)];
+    for (password, status, words) in
+        [(PASSWORD, 0, "signs on to TSM-SIM as polaris"), (WRONG, 1, "137 DSM_RC_")]
+    {
+        std::fs::write(&file, password).expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let ended = checked(&[&tsm[..], &node].concat());
+        assert_eq!(ended.status, status, "{}", ended.text);
+        assert!(ended.text.contains(words), "{words}: {}", ended.text);
+    }
 
     std::fs::remove_dir(site.target()).expect("empty");
     let missing = Path::new(MISSING);

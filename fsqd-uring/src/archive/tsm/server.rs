@@ -31,6 +31,27 @@ pub struct Account {
     pub server: Option<String>,
 }
 
+impl Account {
+    /// What the client library is told.
+    #[must_use]
+    pub fn login(&self) -> Login<'_> {
+        let Self { node, password, server } = self;
+        let credentials = match (node, password) {
+            (Some(node), Some(password)) => {
+                Credentials::Password { node, password: password.expose() }
+            }
+            _ => Credentials::Stored { node: node.as_deref() },
+        };
+        Login { credentials, server: server.as_deref() }
+    }
+
+    /// Who that is, for messages.
+    #[must_use]
+    pub fn whom(&self) -> &str {
+        self.node.as_deref().unwrap_or("the node of the stanza")
+    }
+}
+
 /// See the module's description.
 pub struct TsmServer {
     tsm: &'static Tsm,
@@ -78,7 +99,7 @@ impl TsmServer {
             return Err(failure.clone());
         }
         *refused = None;
-        let signed_on = self.tsm.sign_on(&self.login()).and_then(|mut session| {
+        let signed_on = self.tsm.sign_on(&self.account.login()).and_then(|mut session| {
             let limits = session.limits()?;
             Ok(SignedOn { session, limits, filespaces: HashSet::new() })
         });
@@ -108,19 +129,8 @@ impl TsmServer {
         Ok(signed_on)
     }
 
-    fn login(&self) -> Login<'_> {
-        let Account { node, password, server } = &self.account;
-        let credentials = match (node, password) {
-            (Some(node), Some(password)) => {
-                Credentials::Password { node, password: password.expose() }
-            }
-            _ => Credentials::Stored { node: node.as_deref() },
-        };
-        Login { credentials, server: server.as_deref() }
-    }
-
     fn whom(&self) -> &str {
-        self.account.node.as_deref().unwrap_or("the node of the stanza")
+        self.account.whom()
     }
 }
 
