@@ -147,7 +147,7 @@ impl Daemon {
             config.localfs.display(),
             config.tolerr
         );
-        let drains = start_drain(config, &backend, &fs, &queue, &target, &sign_on.map)?;
+        let drains = start_drain(config, &backend, &fs, &staging, &queue, &target, &sign_on.map)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
@@ -376,13 +376,15 @@ fn start_drain(
     config: &Config,
     backend: &Backend,
     fs: &Arc<LinuxFs>,
+    staging: &Staging,
     queue: &Arc<Queue<SystemClock>>,
     target: &Arc<TargetRoot<LinuxFs>>,
     map: &SharedIdentityMap,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let io_error = |error: crate::fs::FsError| std::io::Error::from(error.errno);
     let tree_root = fs.open_root(&config.localfs).map_err(io_error)?;
-    let tree = Arc::new(StagingTree::new(Arc::clone(fs), tree_root));
+    let tree = StagingTree::new(Arc::clone(fs), tree_root);
+    let tree = Arc::new(tree.with_notice(Box::new(staging.space_notice())));
     let instance = instance(&config.localfs)?;
     let mode = backend.mode();
     let shared = Arc::new(Drain {

@@ -24,17 +24,32 @@ pub struct Staged<N> {
     pub direct: bool,
 }
 
+/// Hears of it when space is freed on staging; must not block.
+pub type Notice = dyn Fn() + Send + Sync;
+
 /// The staging file system from its root.
-#[derive(Debug)]
 pub struct StagingTree<F: Fs> {
     fs: Arc<F>,
     root: F::Node,
+    freed: Box<Notice>,
+}
+
+impl<F: Fs> std::fmt::Debug for StagingTree<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StagingTree").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl<F: Fs> StagingTree<F> {
     /// The tree below `root`.
     pub fn new(fs: Arc<F>, root: F::Node) -> Self {
-        Self { fs, root }
+        Self { fs, root, freed: Box::new(|| {}) }
+    }
+
+    /// The same, and `freed` hears of every file that is freed.
+    #[must_use]
+    pub fn with_notice(self, freed: Box<Notice>) -> Self {
+        Self { freed, ..self }
     }
 
     /// Its file system.
@@ -124,7 +139,10 @@ impl<F: Fs> StagingTree<F> {
     /// As the class says; that it is gone already is none.
     pub fn free(&self, path: &Path) -> Result<(), Failure> {
         match self.remove(path) {
-            Ok(()) | Err(FsError { errno: Errno::NOENT, .. }) => Ok(()),
+            Ok(()) | Err(FsError { errno: Errno::NOENT, .. }) => {
+                (self.freed)();
+                Ok(())
+            }
             Err(error) => {
                 Err(Failure::call(Side::Staging, format_args!("free staging copy {path:?}"), error))
             }

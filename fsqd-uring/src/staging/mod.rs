@@ -258,10 +258,17 @@ impl<F: Fs> StagingService<F> {
         |mailbox, memory| RingServices { shared, port: Arc::new(Port { mailbox, memory }) }
     }
 
-    /// Space was freed on staging: jobs that wait for it are looked at now.
-    pub fn space_freed(&self) {
-        self.shared.gauge.forget();
-        self.shared.waiting.nudge();
+    /// What to call when space was freed on staging: jobs that wait for it are looked at then,
+    /// instead of at the next of their regular looks.
+    pub fn space_notice(&self) -> impl Fn() + Send + Sync + use<F> {
+        // Weak: whoever frees space may outlive the service.
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.gauge.forget();
+                shared.waiting.nudge();
+            }
+        }
     }
 
     /// Files being received now.

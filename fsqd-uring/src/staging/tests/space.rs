@@ -12,13 +12,13 @@ fn an_open_waits_below_the_high_mark_without_a_thread() {
     rig.wait_for_waiting(2);
     // The only thread is free, and files that were begun go on.
     rig.abort(staged);
-    rig.service().space_freed();
+    rig.service().space_notice()();
     rig.wait_for_waiting(2);
     assert!(!rig.answers.has(first) && !rig.answers.has(second));
     assert!(visible(&fs).is_empty());
 
     fs.set_capacity(1 << 30);
-    rig.service().space_freed();
+    rig.service().space_notice()();
     // Waiting reserves no name, so either may win, but only one.
     let results = [rig.opened(first), rig.opened(second)];
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
@@ -34,11 +34,11 @@ fn waiting_ends_at_the_deadline() {
     let token = rig.submit_open("a", StorageDest::Lustre);
     rig.wait_for_waiting(1);
     rig.clock.advance(Duration::from_secs(29));
-    rig.service().space_freed();
+    rig.service().space_notice()();
     rig.wait_for_waiting(1);
     assert!(!rig.answers.has(token));
     rig.clock.advance(Duration::from_secs(1));
-    rig.service().space_freed();
+    rig.service().space_notice()();
     let refusal = rig.opened(token).unwrap_err();
     assert_eq!(refusal.errno, Errno::NOSPC);
     assert!(refusal.text.contains("full"), "{refusal}");
@@ -84,7 +84,7 @@ fn extending_takes_what_there_is() {
     let token = rig.submit(waiting);
     rig.wait_for_waiting(1);
     fs.set_capacity(50 << 20);
-    rig.service().space_freed();
+    rig.service().space_notice()();
     match rig.answers.wait(token) {
         Answer::Extend(Ok(end)) => assert_eq!(end, (36 << 20) + (8 << 20)),
         other => panic!("{other:?}"),
@@ -130,7 +130,7 @@ fn a_commit_waits_for_space_too() {
     let first = rig.submit_commit(one, &bytes(1, 9000));
     rig.wait_for_waiting(1);
     fs.set_capacity(1 << 30);
-    rig.service().space_freed();
+    rig.service().space_notice()();
     rig.committed(first).unwrap();
     rig.intact("a/one", &bytes(1, 9000));
 
@@ -138,7 +138,7 @@ fn a_commit_waits_for_space_too() {
     let second = rig.submit_commit(two, &bytes(2, 9000));
     rig.wait_for_waiting(1);
     rig.clock.advance(Duration::from_secs(30));
-    rig.service().space_freed();
+    rig.service().space_notice()();
     assert_eq!(rig.committed(second).unwrap_err().errno, Errno::NOSPC);
     assert_eq!(visible(&fs), ["a", "a/one"]);
     assert_eq!(rig.service().files(), 0);
