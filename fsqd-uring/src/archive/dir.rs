@@ -29,6 +29,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub const CHECKSUM_ATTRIBUTE: &str = "user.fsq.crc32";
 
 const DIRECTORY: Ownership = Ownership { uid: None, gid: None, mode: 0o755 };
+/// While an object is written: who is not root labels only what the mode lets them write.
+const BEGUN: Ownership = Ownership { uid: None, gid: None, mode: 0o600 };
 const OBJECT: Ownership = Ownership { uid: None, gid: None, mode: 0o440 };
 
 /// See the module's description.
@@ -114,7 +116,7 @@ impl<F: Fs> DirArchive<F> {
     ) -> Result<(), Failure> {
         let fs = Arc::clone(&self.fs);
         let failed = |error| place.failure(error);
-        let object = match fs.create_named(&place.directory, temporary, OBJECT, false) {
+        let object = match fs.create_named(&place.directory, temporary, BEGUN, false) {
             Err(error @ FsError { errno: Errno::EXIST, .. }) => {
                 let text = format!("temporary name of {:?} is in use: {error}", place.object);
                 return Err(Failure::new(FailureClass::File, text));
@@ -134,6 +136,7 @@ impl<F: Fs> DirArchive<F> {
             return Err(Failure::new(FailureClass::Staging, text));
         }
         self.label(place, &object, content.crc)?;
+        fs.set_ownership(&object, OBJECT).map_err(failed)?;
         fs.sync(&object).map_err(failed)?;
         let inode = fs.stat(&object).map_err(failed)?.inode;
         drop(object);

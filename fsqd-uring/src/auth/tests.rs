@@ -12,6 +12,8 @@ const NO_LIBRARY: &str = "/nonexistent/libApiTSM64.so";
 const PASSWORDS: &str = "polaris polaris1234\nstranger stranger1234\n";
 
 fn write(path: &Path, text: &str, mode: u32) {
+    // Written again, it may have a mode that does not let its owner write.
+    let _ = fs::remove_file(path);
     fs::write(path, text).expect("written");
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("mode set");
 }
