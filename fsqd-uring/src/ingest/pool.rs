@@ -89,12 +89,6 @@ impl WindowPool {
     pub fn free(&self) -> u32 {
         self.free.len() as u32
     }
-
-    /// Windows in all.
-    #[must_use]
-    pub fn total(&self) -> u32 {
-        self.total
-    }
 }
 
 #[cfg(test)]
