@@ -25,6 +25,8 @@ const LOOKS_MAX: usize = 256;
 pub struct Arrivals {
     /// From acknowledged to arrived.
     pub times: Times,
+    /// When the last was seen, ns of the run.
+    pub last_ns: u64,
     /// Files that did not arrive in time.
     pub missing: u64,
 }
@@ -75,7 +77,8 @@ impl Lookout {
             for _ in 0..waiting.len().min(LOOKS_MAX) {
                 let Some(file) = waiting.pop_front() else { break };
                 if is_whole(&self.path(plan, file.index), file.size_bytes) {
-                    arrivals.times.add(clock.now_ns().saturating_sub(file.at_ns));
+                    arrivals.last_ns = clock.now_ns();
+                    arrivals.times.add(arrivals.last_ns.saturating_sub(file.at_ns));
                 } else {
                     waiting.push_back(file);
                 }

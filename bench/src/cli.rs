@@ -11,7 +11,6 @@ use std::time::Duration;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::arrival::Lookout;
 use crate::compare::compare;
 use crate::error::Error;
 use crate::options::{
@@ -57,7 +56,7 @@ fn run_once(args: &RunArgs) -> Result<bool, Error> {
         eprintln!("{plan:#?}");
     }
     let watch = Watch {
-        lookout: args.arrival.clone().map(|root| Lookout { root, patience: args.arrival_wait }),
+        lookout: args.arrival.lookout(),
         pid: args.pid,
         has_progress: args.verbose >= Verbosity::Message,
         is_stopped: stop_on_signal()?,

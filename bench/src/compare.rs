@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
+use crate::arrival::Lookout;
 use crate::error::Error;
-use crate::limit::Limits;
+use crate::limit::yardstick::Yardstick;
 use crate::machine::Machine;
 use crate::options::{CompareArgs, LoadArgs, StartArgs};
 use crate::record::Timed;
@@ -27,7 +28,8 @@ pub struct Pair {
     pub a: Report,
     /// The second one.
     pub b: Report,
-    /// What the machine could do just before each of the two, bytes per second, if it was probed.
+    /// What the machine could do around each of the two, the mean of before and after, in the
+    /// yardstick's unit, if it was probed.
     pub limits: Option<[f64; 2]>,
 }
 
@@ -75,6 +77,8 @@ impl fmt::Display for Spread {
 pub struct Comparison {
     /// Where.
     pub machine: Machine,
+    /// What the limits are of.
+    pub yardstick: Option<Yardstick>,
     /// In the order in which they were run.
     pub pairs: Vec<Pair>,
 }
@@ -83,8 +87,9 @@ pub struct Comparison {
 type Quantity = (&'static str, fn(&Report) -> f64);
 
 /// What is compared.
-const QUANTITIES: [Quantity; 4] = [
+const QUANTITIES: [Quantity; 5] = [
     ("bytes/s", Report::bytes_per_s),
+    ("bytes/s arrived", |report| report.arrived_bytes_per_s().unwrap_or(f64::NAN)),
     ("files/s", Report::files_per_s),
     ("p99 of a file's time (less is better)", |report| {
         report.record.times(Timed::File).percentile_ns(99.0) as f64
@@ -102,24 +107,32 @@ pub fn compare(
     is_stopped: &Arc<AtomicBool>,
     mut say: impl FnMut(&str),
 ) -> Result<Comparison, Error> {
-    let limits = args.probe.limits(&args.load)?;
-    let one = |target| {
+    let limits = args.probe.limits(&args.load, &args.arrival)?;
+    let yardstick = limits.as_ref().map(|&(yardstick, _)| yardstick);
+    let probe = || {
         if let Some(command) = &args.probe.between {
             shell(command)?;
         }
-        let limit = limits.as_ref().map(Limits::both).transpose()?;
-        let report = measure(&args.load, &args.start, target, is_stopped)?;
-        Ok::<_, Error>((limit.map(|rate| rate.bytes_per_s), report))
+        limits.as_ref().map(|(yardstick, limits)| yardstick.probe(limits)).transpose()
+    };
+    let loads = args.loads();
+    let mut before = probe()?;
+    let mut one = |target, load| {
+        let report = measure(load, &args.start, target, args.arrival.lookout(), is_stopped)?;
+        let after = probe()?;
+        let limit = before.zip(after).map(|(before, after)| f64::midpoint(before, after));
+        before = after;
+        Ok::<_, Error>((limit, report))
     };
     let mut pairs = Vec::new();
     for round in 1..=args.rounds {
-        let (limit_a, a) = one(&args.a)?;
-        let (limit_b, b) = one(&args.b)?;
+        let (limit_a, a) = one(&args.a, &loads[0])?;
+        let (limit_b, b) = one(&args.b, &loads[1])?;
         let pair = Pair { a, b, limits: limit_a.zip(limit_b).map(|(a, b)| [a, b]) };
-        say(&format!("{round:>3}  {pair}"));
+        say(&format!("{round:>3}  {}", pair.line(yardstick)));
         pairs.push(pair);
     }
-    Ok(Comparison { machine: Machine::here(), pairs })
+    Ok(Comparison { machine: Machine::here(), yardstick, pairs })
 }
 
 /// Starts the server if it is to be started, and runs the load on it.
@@ -131,6 +144,7 @@ pub fn measure(
     load: &LoadArgs,
     start: &StartArgs,
     target: &Target,
+    lookout: Option<Lookout>,
     is_stopped: &Arc<AtomicBool>,
 ) -> Result<Report, Error> {
     let plan = load.plan(&target.address)?;
@@ -142,6 +156,7 @@ pub fn measure(
         })
         .transpose()?;
     let watch = Watch {
+        lookout,
         pid: started.as_ref().map(Started::pid),
         is_stopped: Arc::clone(is_stopped),
         ..Watch::default()
@@ -151,7 +166,8 @@ pub fn measure(
         return Err(Error::Failed("interrupted".into()));
     }
     if !report.is_good() {
-        return Err(Error::Failed(format!("not everything was acknowledged\n{report}")));
+        let text = format!("not everything was acknowledged, or did not arrive\n{report}");
+        return Err(Error::Failed(text));
     }
     started.map_or(Ok(()), Started::stop)?;
     Ok(report)
@@ -181,10 +197,11 @@ impl Comparison {
 
     /// The servers' shares of what the machine could do.
     fn shares(&self) -> Option<[Spread; 2]> {
+        let yardstick = self.yardstick?;
         let share = |server: usize| {
             Spread::of(self.pairs.iter().filter_map(|pair| {
                 let report = [&pair.a, &pair.b][server];
-                pair.limits.map(|limits| report.bytes_per_s() / limits[server])
+                pair.limits.map(|limits| yardstick.of(report) / limits[server])
             }))
         };
         Some([share(0)?, share(1)?])
@@ -196,27 +213,35 @@ impl Comparison {
         let ratios = QUANTITIES.iter().map(|&(name, of)| {
             (name.to_owned(), self.ratios(of).map_or(Value::Null, Spread::to_json))
         });
-        let pairs = self.pairs.iter().map(|pair| {
-            json!({"a": pair.a.to_json(), "b": pair.b.to_json(), "limits_bytes_per_s": pair.limits})
-        });
+        let pairs = self.pairs.iter().map(
+            |pair| json!({"a": pair.a.to_json(), "b": pair.b.to_json(), "limits": pair.limits}),
+        );
         json!({
             "machine": self.machine.to_json(),
             "a_to_b": ratios.collect::<serde_json::Map<_, _>>(),
+            "yardstick": self.yardstick.map(|yardstick| yardstick.to_string()),
             "share_of_limit": self.shares().map(|shares| shares.map(Spread::to_json)),
             "pairs": pairs.collect::<Vec<_>>(),
         })
     }
 }
 
-impl fmt::Display for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Pair {
+    /// For whoever watches.
+    fn line(&self, yardstick: Option<Yardstick>) -> String {
         let [a, b] = [&self.a, &self.b].map(Report::bytes_per_s);
-        write!(f, "A {:>9.1} MB/s  B {:>9.1} MB/s  A/B {:>7.3}", a / 1e6, b / 1e6, a / b)?;
-        write!(f, "  files/s {:>8.1} {:>8.1}", self.a.files_per_s(), self.b.files_per_s())?;
-        if let Some([limit_a, limit_b]) = self.limits {
-            write!(f, "  limits {:.1} {:.1} MB/s", limit_a / 1e6, limit_b / 1e6)?;
-        }
-        Ok(())
+        let limits = self.limits.zip(yardstick).map(|([limit_a, limit_b], yardstick)| {
+            format!("  limits {} {}", yardstick.show(limit_a), yardstick.show(limit_b))
+        });
+        format!(
+            "A {:>9.1} MB/s  B {:>9.1} MB/s  A/B {:>7.3}  files/s {:>8.1} {:>8.1}{}",
+            a / 1e6,
+            b / 1e6,
+            a / b,
+            self.a.files_per_s(),
+            self.b.files_per_s(),
+            limits.unwrap_or_default()
+        )
     }
 }
 
@@ -233,7 +258,9 @@ impl fmt::Display for Comparison {
             }
         }
         if let Some([a, b]) = self.shares() {
-            write!(f, "\nshare of the limit\n  {a}  A\n  {b}  B")?;
+            let yardstick = self.yardstick.map(|yardstick| yardstick.to_string());
+            let yardstick = yardstick.unwrap_or_default();
+            write!(f, "\nshare of the limit ({yardstick})\n  {a}  A\n  {b}  B")?;
         }
         Ok(())
     }
@@ -255,6 +282,7 @@ mod tests {
             usage: None,
             total_bytes: bytes,
             missing: None,
+            arrived_ns: None,
             is_interrupted: false,
             is_paced: false,
         }
@@ -262,7 +290,12 @@ mod tests {
 
     fn comparison(pairs: &[(u64, u64)]) -> Comparison {
         let pair = |&(a, b)| Pair { a: report(a), b: report(b), limits: Some([1000.0, 2000.0]) };
-        Comparison { machine: Machine::default(), pairs: pairs.iter().map(pair).collect() }
+        let yardstick = Some(Yardstick::Staging);
+        Comparison {
+            machine: Machine::default(),
+            yardstick,
+            pairs: pairs.iter().map(pair).collect(),
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod engine;
 pub mod error;
 pub mod feed;
+pub mod idle;
 pub mod limit;
 pub mod machine;
 pub mod options;

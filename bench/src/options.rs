@@ -10,10 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fsq_wire::{DEFAULT_PORT, Layout, StorageDest};
 
+use crate::arrival::Lookout;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::Quota;
 use crate::limit::Limits;
+use crate::limit::yardstick::Yardstick;
 use crate::plan::{Behaviour, Password, Plan, WINDOW_MAX};
 use crate::server::Target;
 use crate::size::{Sizes, parse_bytes};
@@ -67,12 +69,9 @@ pub struct RunArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Look for files at their destination: DIR is where FSNAME is on this machine
-    #[arg(long, value_name = "DIR")]
-    pub arrival: Option<PathBuf>,
-    /// How long to wait for the last arrival
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
-    pub arrival_wait: Duration,
+    /// Whether arrivals are watched.
+    #[command(flatten)]
+    pub arrival: ArrivalArgs,
     /// Process of the server, on this machine, whose CPU time is to be reported
     #[arg(long)]
     pub pid: Option<u32>,
@@ -113,13 +112,18 @@ pub struct StartArgs {
 /// What happens before each run of a series.
 #[derive(Clone, Debug, Args)]
 pub struct ProbeArgs {
-    /// Probe what the machine can do (loopback and staging together) before each run, in the
-    /// directory given by --staging
+    /// Probe what the machine can do before and after each run, in the directory given by --staging
     #[arg(long, requires = "staging")]
     pub limit: bool,
+    /// What the runs are held against [default: what fits destination and size of the files]
+    #[arg(long, value_name = "YARDSTICK", requires = "limit")]
+    pub limit_of: Option<Yardstick>,
     /// Directory on the staging file system
     #[arg(long, value_name = "DIR")]
     pub staging: Option<PathBuf>,
+    /// Directory on the target file system, for the yardstick end-to-end
+    #[arg(long, value_name = "DIR")]
+    pub target: Option<PathBuf>,
     /// Time of each probe
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
     pub limit_seconds: Duration,
@@ -131,22 +135,72 @@ pub struct ProbeArgs {
     pub between: Option<String>,
 }
 
+impl CompareArgs {
+    /// The loads of A and B.
+    #[must_use]
+    pub fn loads(&self) -> [LoadArgs; 2] {
+        let mut b = self.load.clone();
+        b.chunk = self.chunk_b.unwrap_or(b.chunk);
+        b.idle = self.idle_b.unwrap_or(b.idle);
+        [self.load.clone(), b]
+    }
+}
+
 impl ProbeArgs {
     /// The probes for runs with this load, if asked for.
     ///
     /// # Errors
     /// [`Error::Usage`].
-    pub fn limits(&self, load: &LoadArgs) -> Result<Option<Limits>, Error> {
+    pub fn limits(
+        &self,
+        load: &LoadArgs,
+        arrival: &ArrivalArgs,
+    ) -> Result<Option<(Yardstick, Limits)>, Error> {
+        /// So many sizes tell what the files are like.
+        const SIZES: u64 = 64;
         let Some(staging) = self.staging.clone().filter(|_| self.limit) else { return Ok(None) };
-        Ok(Some(Limits {
+        let sum: u64 = (0..SIZES).map(|index| load.size.size(load.seed, index)).sum();
+        let yardstick = self.limit_of.unwrap_or_else(|| {
+            let size_bytes = sum as f64 / SIZES as f64;
+            Yardstick::for_load(load.storagedest, size_bytes, arrival.arrival.is_some())
+        });
+        let has_all = match yardstick {
+            Yardstick::EndToEnd => self.target.is_some() && arrival.arrival.is_some(),
+            _ => true,
+        };
+        if !has_all {
+            let text = "the yardstick end-to-end needs --target DIR and --arrival DIR";
+            return Err(Error::Usage(text.into()));
+        }
+        let limits = Limits {
             staging,
-            target: None,
+            target: self.target.clone(),
             connections: load.connections as usize,
             chunk_bytes: usize::try_from(load.chunk_bytes()?).expect("at most 1 GiB"),
             time: self.limit_seconds,
             volume_bytes: self.limit_volume,
-            small_bytes: 0,
-        }))
+            small_bytes: usize::try_from(load.size.size(load.seed, 0)).unwrap_or(usize::MAX),
+        };
+        Ok(Some((yardstick, limits)))
+    }
+}
+
+/// Whether files are looked for at their destination.
+#[derive(Clone, Debug, Args)]
+pub struct ArrivalArgs {
+    /// Look for files at their destination: DIR is where FSNAME is on this machine
+    #[arg(long, value_name = "DIR")]
+    pub arrival: Option<PathBuf>,
+    /// How long to wait for the last arrival
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    pub arrival_wait: Duration,
+}
+
+impl ArrivalArgs {
+    /// What looks for them, if that is wanted.
+    #[must_use]
+    pub fn lookout(&self) -> Option<Lookout> {
+        self.arrival.clone().map(|root| Lookout { root, patience: self.arrival_wait })
     }
 }
 
@@ -165,6 +219,15 @@ pub struct CompareArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
+    /// What a client of B writes at a time, where it differs
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub chunk_b: Option<u64>,
+    /// Idle sessions of B, where they differ
+    #[arg(long, value_name = "N")]
+    pub idle_b: Option<u32>,
+    /// Whether arrivals are watched.
+    #[command(flatten)]
+    pub arrival: ArrivalArgs,
     /// Runs of each server
     #[arg(long, value_name = "N", default_value = "5")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -217,6 +280,9 @@ pub struct SweepArgs {
     /// What was measured, for the record: version and options of the server
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub note: String,
+    /// Whether arrivals are watched.
+    #[command(flatten)]
+    pub arrival: ArrivalArgs,
     /// What happens before each run.
     #[command(flatten)]
     pub probe: ProbeArgs,
@@ -316,6 +382,10 @@ pub struct LoadArgs {
     #[arg(short = 't', long, visible_alias = "threads", value_name = "N", default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub connections: u32,
+    /// Sessions besides that sign on before the run and say nothing until it is over
+    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=65536))]
+    pub idle: u32,
     /// Size of the files: 16M, a list 4K,1M, lognormal:MEDIAN:SIGMA or lognormal:MEDIAN:SIGMA:MAX
     #[arg(short = 'z', long, default_value = "16M")]
     pub size: Sizes,
@@ -392,6 +462,7 @@ impl LoadArgs {
             layout: if self.layout_b { Layout::B } else { Layout::C },
             behaviour: self.client,
             connections: self.connections,
+            idle: self.idle,
             reconnect_after: self.reconnect,
             sizes: self.size.clone(),
             seed: self.seed,

@@ -84,6 +84,8 @@ pub struct Plan {
     pub behaviour: Behaviour,
     /// Sessions at a time.
     pub connections: u32,
+    /// Sessions besides that sign on before the run and say nothing until it is over.
+    pub idle: u32,
     /// Files of a session before it is closed and a new one opened.
     pub reconnect_after: Option<u64>,
     /// Sizes of the files.
@@ -195,6 +197,7 @@ pub(crate) mod tests {
             layout: Layout::C,
             behaviour: Behaviour::Deployed,
             connections: 1,
+            idle: 0,
             reconnect_after: None,
             sizes: Sizes::Fixed(2500),
             seed: 1,

@@ -28,6 +28,8 @@ pub struct Report {
     pub total_bytes: u64,
     /// Acknowledged files that did not arrive; `None` if nobody looked.
     pub missing: Option<u64>,
+    /// When the last file was seen at its destination, ns of the run; `None` if nobody looked.
+    pub arrived_ns: Option<u64>,
     /// Whether the user ended it.
     pub is_interrupted: bool,
     /// Whether files were sent at a fixed rate.
@@ -39,6 +41,15 @@ impl Report {
     #[must_use]
     pub fn bytes_per_s(&self) -> f64 {
         per_second(self.record.bytes, self.record.seconds())
+    }
+
+    /// Bytes per second that have arrived, from the first OPEN to the last arrival; `None` if nobody
+    /// looked, 0 if a file is missing.
+    #[must_use]
+    pub fn arrived_bytes_per_s(&self) -> Option<f64> {
+        let (arrived_ns, first_ns) = (self.arrived_ns?, self.record.first_ns?);
+        let bytes = if self.missing == Some(0) { self.record.bytes } else { 0 };
+        Some(per_second(bytes, seconds(arrived_ns.saturating_sub(first_ns))))
     }
 
     /// Acknowledged files per second; 0 if there is none.
@@ -92,6 +103,7 @@ impl Report {
             "failed": self.record.failed,
             "reasons": self.record.reasons(),
             "missing": self.missing,
+            "arrived_bytes_per_s": self.arrived_bytes_per_s(),
             "interrupted": self.is_interrupted,
             "cpu_user_s": self.usage.map(|usage| usage.user_s),
             "cpu_system_s": self.usage.map(|usage| usage.system_s),
@@ -128,6 +140,9 @@ impl fmt::Display for Report {
         for (reason, count) in record.reasons() {
             writeln!(f, "    {count} x {reason}")?;
         }
+        if let Some(rate) = self.arrived_bytes_per_s().filter(|&rate| rate > 0.0) {
+            writeln!(f, "  {:.1} MB/s arrived, to the last file", rate / 1e6)?;
+        }
         if let Some(missing) = self.missing.filter(|&missing| missing > 0) {
             writeln!(f, "  {missing} acknowledged files did not arrive in time")?;
         }
@@ -163,8 +178,9 @@ pub fn describe(plan: &Plan, engine: Engine) -> String {
         Behaviour::Pipelined => format!("window {}", plan.window),
     };
     let rate = plan.quota.rate.map(|rate| format!(", {rate} files/s")).unwrap_or_default();
+    let idle = if plan.idle > 0 { format!(", {} idle", plan.idle) } else { String::new() };
     format!(
-        "{}:{}, {}: {} connections ({engine:?}, {behaviour}), files of {}, chunks of {}{rate}",
+        "{}:{}, {}: {} connections{idle} ({engine:?}, {behaviour}), files of {}, chunks of {}{rate}",
         plan.hostname,
         plan.port,
         plan.dest,
@@ -198,6 +214,7 @@ mod tests {
             usage: Some(Usage { user_s: 1.0, system_s: 2.0 }),
             total_bytes: 2 << 30,
             missing: None,
+            arrived_ns: None,
             is_interrupted: false,
             is_paced: false,
         }
@@ -223,6 +240,16 @@ mod tests {
         assert_eq!(empty.measurement(), line);
         assert!(!empty.is_good());
         assert_eq!(empty.cpu_s_per_gib(), None);
+    }
+
+    #[test]
+    fn arrivals_have_a_rate_of_their_own() {
+        assert_eq!(report().arrived_bytes_per_s(), None);
+        let arrived = Report { missing: Some(0), arrived_ns: Some(3_500_000_000), ..report() };
+        assert_eq!(arrived.arrived_bytes_per_s(), Some(1e6));
+        assert!(arrived.to_string().contains("1.0 MB/s arrived"), "{arrived}");
+        let incomplete = Report { missing: Some(1), ..arrived };
+        assert_eq!(incomplete.arrived_bytes_per_s(), Some(0.0));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::arrival::Lookout;
 use crate::engine::{Clock, Engine};
 use crate::error::Error;
 use crate::feed::Feed;
+use crate::idle::Idle;
 use crate::plan::Plan;
 use crate::record::Timed;
 use crate::report::{Report, describe};
@@ -40,6 +41,8 @@ pub struct Watch {
 /// # Errors
 /// If it could not be run at all; failed files are in the report.
 pub fn run(plan: &Plan, engine: Engine, watch: &Watch) -> Result<Report, Error> {
+    // Held to the end of the run.
+    let _idle = Idle::sign_on(plan)?;
     let feed = Feed::new(plan.quota, Arc::clone(&watch.is_stopped));
     let totals = Totals::default();
     let shared = Shared { plan, feed: &feed, totals: &totals };
@@ -72,6 +75,7 @@ pub fn run(plan: &Plan, engine: Engine, watch: &Watch) -> Result<Report, Error> 
         usage: used.zip(used_before).map(|(used, before)| used.since(before)),
         total_bytes: totals.bytes.load(Ordering::Relaxed),
         missing: arrivals.as_ref().map(|arrivals| arrivals.missing),
+        arrived_ns: arrivals.as_ref().map(|arrivals| arrivals.last_ns),
         is_interrupted: feed.is_stopped(),
         is_paced: plan.quota.rate.is_some(),
     };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::compare::{measure, shell};
 use crate::error::Error;
-use crate::limit::Limits;
+use crate::limit::yardstick::Yardstick;
 use crate::machine::{Machine, file_system};
 use crate::options::{LoadArgs, SweepArgs};
 use crate::plan::Behaviour;
@@ -26,7 +26,7 @@ use crate::size::{Sizes, show_bytes};
 /// Columns of the table.
 const COLUMNS: &str = "round,connections,size_bytes,window,files,bytes,seconds,bytes_per_s,\
     files_per_s,open_p99_s,write_p99_s,close_p99_s,file_p50_s,file_p99_s,file_max_s,cpu_s_per_gib,\
-    limit_bytes_per_s";
+    limit,share";
 
 /// A point of the sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,8 @@ pub struct Row {
     pub point: Point,
     /// What was measured.
     pub report: Report,
-    /// What the machine could do just before, bytes per second, if it was probed.
-    pub limit: Option<f64>,
+    /// What the machine could do just before, in the yardstick's unit, if it was probed.
+    pub limit: Option<(Yardstick, f64)>,
 }
 
 /// All runs.
@@ -85,10 +85,13 @@ pub fn sweep(
                 shell(command)?;
             }
             let load = load_at(&args.load, point);
-            let limits = args.probe.limits(&load)?;
-            let limit = limits.as_ref().map(Limits::both).transpose()?;
-            let report = measure(&load, &args.start, &args.server, is_stopped)?;
-            let row = Row { round, point, report, limit: limit.map(|rate| rate.bytes_per_s) };
+            let limit = match args.probe.limits(&load, &args.arrival)? {
+                Some((yardstick, limits)) => Some((yardstick, yardstick.probe(&limits)?)),
+                None => None,
+            };
+            let lookout = args.arrival.lookout();
+            let report = measure(&load, &args.start, &args.server, lookout, is_stopped)?;
+            let row = Row { round, point, report, limit };
             say(&row.line());
             rows.push(row);
         }
@@ -147,8 +150,8 @@ impl Row {
     /// For whoever watches.
     fn line(&self) -> String {
         let Point { connections, size_bytes, window } = self.point;
-        let limit = self.limit.map(|limit| {
-            format!("  {:.2} of {:.0} MB/s", self.report.bytes_per_s() / limit, limit / 1e6)
+        let limit = self.limit.zip(self.share()).map(|((yardstick, limit), share)| {
+            format!("  {share:.2} of {}", yardstick.show(limit))
         });
         format!(
             "{:>3}  {connections:>4} connections  {:>9}  window {window:>2}  {:>8.1} MB/s  {:>8.1} \
@@ -159,6 +162,11 @@ impl Row {
             self.report.files_per_s(),
             limit.unwrap_or_default()
         )
+    }
+
+    /// Share of what the machine could do.
+    fn share(&self) -> Option<f64> {
+        self.limit.map(|(yardstick, limit)| yardstick.of(&self.report) / limit)
     }
 
     fn seconds(&self, timed: Timed, percent: f64) -> f64 {
@@ -189,7 +197,9 @@ impl Row {
         ] {
             let _ = write!(line, ",{}", self.seconds(timed, percent));
         }
-        let _ = write!(line, ",{},{}", maybe(self.report.cpu_s_per_gib()), maybe(self.limit));
+        let _ = write!(line, ",{}", maybe(self.report.cpu_s_per_gib()));
+        let limit = self.limit.map(|(_, limit)| limit);
+        let _ = write!(line, ",{},{}", maybe(limit), maybe(self.share()));
         line
     }
 }
@@ -233,7 +243,9 @@ impl Sweep {
                 "connections": row.point.connections,
                 "size_bytes": row.point.size_bytes,
                 "window": row.point.window,
-                "limit_bytes_per_s": row.limit,
+                "yardstick": row.limit.map(|(yardstick, _)| yardstick.to_string()),
+                "limit": row.limit.map(|(_, limit)| limit),
+                "share": row.share(),
                 "result": row.report.to_json(),
             })
         });
@@ -301,7 +313,7 @@ mod charts {
                 (
                     "share-of-limit",
                     over_connections("share of what the machine can do", "share", &|row| {
-                        row.limit.map(|limit| row.report.bytes_per_s() / limit)
+                        row.share()
                     }),
                 ),
             ]

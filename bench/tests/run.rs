@@ -43,6 +43,7 @@ fn plan(address: SocketAddr) -> Plan {
         layout: Layout::C,
         behaviour: Behaviour::Deployed,
         connections: 3,
+        idle: 0,
         reconnect_after: None,
         sizes: Sizes::List(vec![0, 1, 70_000, 200_000]),
         seed: 5,
@@ -206,7 +207,7 @@ fn two_servers_are_compared_in_turn() {
     let output = Command::new(env!("CARGO_BIN_EXE_fsq-bench"))
         .args(["compare", &started, &running.to_string(), "--rounds", "3", "--json", "-"])
         .args(["-n", "n", "-f", "/l", "-z", "64K", "--files", "8", "-t", "2", "--limit"])
-        .args(["--limit-volume", "1M", "--between", "true"])
+        .args(["--limit-volume", "1M", "--limit-seconds", "0.2", "--between", "true"])
         .arg("--staging")
         .arg(dir.path())
         .output()
@@ -220,8 +221,26 @@ fn two_servers_are_compared_in_turn() {
         // Only of what was started here.
         assert!(pair["a"]["cpu_s_per_gib"].is_number());
         assert!(pair["b"]["cpu_s_per_gib"].is_null());
-        assert!(pair["limits_bytes_per_s"][1].is_number());
+        assert!(pair["limits"][1].is_number());
     }
     assert!(json["a_to_b"]["bytes/s"]["median"].as_f64().is_some_and(|ratio| ratio > 0.0));
     assert!(json["share_of_limit"][0]["max"].is_number());
+}
+
+#[test]
+fn idle_sessions_are_there_while_a_run_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plan = Plan { idle: 40, ..plan(reference_server(dir.path())) };
+    let idle = fsq_bench::idle::Idle::sign_on(&plan).expect("signed on");
+    assert_eq!(idle.count(), 40);
+    drop(idle);
+    let report = run(&plan, Engine::Threads, &Watch::default()).expect("a run");
+    assert!(report.is_good(), "{report}");
+    assert!(report.what.contains("3 connections, 40 idle"), "{}", report.what);
+
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let gone = Plan { addresses: vec![nobody.local_addr().expect("bound")], ..plan };
+    drop(nobody);
+    let error = run(&gone, Engine::Threads, &Watch::default()).expect_err("nobody listens");
+    assert!(error.to_string().contains("idle session 0"), "{error}");
 }

@@ -88,7 +88,7 @@ impl Engine {
 }
 
 /// Opens a connection as the plan's client would.
-fn dial(plan: &Plan) -> io::Result<TcpStream> {
+pub(crate) fn dial(plan: &Plan) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address");
     for address in &plan.addresses {
         match TcpStream::connect_timeout(address, DIAL_TIMEOUT) {

@@ -16,8 +16,7 @@ use rustix::net::RecvFlags;
 
 use super::memory::Memory;
 
-/// Blocks of a lane that are under way at a time. With 2, a daemon was measured above what this
-/// probe takes for possible: 1.6 to 1.9 against 2.1 GB/s (virtual disk, 8 lanes).
+/// Blocks of a lane that are under way at a time.
 const DEPTH: usize = 4;
 /// What tells the sync of a lane from its blocks.
 const SYNC: usize = DEPTH;

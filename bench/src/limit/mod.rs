@@ -7,6 +7,7 @@
 mod lanes;
 mod memory;
 mod small;
+pub mod yardstick;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -89,6 +90,8 @@ pub struct Found {
     pub target: Option<String>,
     /// Streams of bytes, in the order of their way through a daemon.
     pub rates: Vec<Rate>,
+    /// Staging write, staging read and target write at once, if there is a target.
+    pub end_to_end: Option<Rate>,
     /// Small files on the staging file system.
     pub small_files: SmallFiles,
 }
@@ -101,14 +104,17 @@ impl Limits {
     pub fn probe(&self) -> Result<Found, Error> {
         let mut rates = vec![self.loopback()?, self.staging_write()?, self.both()?];
         rates.push(self.staging_read()?);
+        let mut end_to_end = None;
         if self.target.is_some() {
             rates.push(self.target_write()?);
+            end_to_end = Some(self.end_to_end()?);
         }
         Ok(Found {
             machine: Machine::here(),
             staging: file_system(&self.staging),
             target: self.target.as_deref().map(file_system),
             rates,
+            end_to_end,
             small_files: self.small_files()?,
         })
     }
@@ -166,14 +172,7 @@ impl Limits {
         let scratch = Scratch::new(&self.staging)?;
         // They must have been written: reading what is only preallocated reads no device.
         self.write("staging write", &scratch, STAGING_BLOCK_BYTES)?;
-        let mut mode = Mode::Direct;
-        let mut lanes = Vec::new();
-        for path in scratch.files(self.connections) {
-            let (file, opened) = open(&path, OpenOptions::new().read(true))?;
-            let len = file.metadata().map_err(Error::io(shown(&path)))?.len();
-            mode = mode.max(opened);
-            lanes.push(Lane { source: Source::File(file), sink: None, len });
-        }
+        let (lanes, mode) = scratch.open_all(self.connections)?;
         self.measured("staging read", &mode.to_string(), STAGING_BLOCK_BYTES, || {
             self.spread(lanes, STAGING_BLOCK_BYTES)
         })
@@ -184,9 +183,7 @@ impl Limits {
     /// # Errors
     /// If there is no target, or it does not run here.
     pub fn target_write(&self) -> Result<Rate, Error> {
-        let target = self.target.as_ref();
-        let target = target.ok_or_else(|| Error::Usage("no --target to write to".into()))?;
-        let scratch = Scratch::new(target)?;
+        let scratch = Scratch::new(self.target()?)?;
         self.write("target write", &scratch, TARGET_BLOCK_BYTES)
     }
 
@@ -201,6 +198,58 @@ impl Limits {
                 .map_err(Error::io(format!("small files in {}", shown(&scratch.0))))?;
         let files_per_s = times.count() as f64 / seconds;
         Ok(SmallFiles { size_bytes: self.small_bytes, files_per_s, times })
+    }
+
+    /// Writes files on the staging file system, reads others there and writes files on the target,
+    /// all at once: what bytes on their way from clients to the target need of the devices.
+    ///
+    /// # Errors
+    /// If there is no target, or it does not run here.
+    pub fn end_to_end(&self) -> Result<Rate, Error> {
+        let target = self.target()?;
+        let (staged, delivered) = (Scratch::new(&self.staging)?, Scratch::named(target, "target")?);
+        // Read first, and filled before: reading what is only preallocated reads no device.
+        let readable = Scratch::named(&self.staging, "read")?;
+        self.write("staging write", &readable, STAGING_BLOCK_BYTES)?;
+        let (sources, mut mode) = readable.open_all(self.connections)?;
+        let mut parts = vec![(sources, STAGING_BLOCK_BYTES)];
+        for (scratch, block_bytes) in
+            [(&staged, STAGING_BLOCK_BYTES), (&delivered, TARGET_BLOCK_BYTES)]
+        {
+            let (files, opened) = self.preallocated(scratch, block_bytes)?;
+            mode = mode.max(opened);
+            let len = self.file_bytes(block_bytes);
+            let lane = |file| Lane { source: Source::Memory, sink: Some(file), len };
+            parts.push((files.into_iter().map(lane).collect(), block_bytes));
+        }
+        self.measured(
+            "end to end",
+            &format!("all three at once, {mode}"),
+            STAGING_BLOCK_BYTES,
+            || {
+                let parts = thread::scope(|scope| {
+                    let run = |(lanes, block)| scope.spawn(move || self.spread(lanes, block));
+                    let parts: Vec<_> = parts.into_iter().map(run).collect();
+                    let join = |part: thread::ScopedJoinHandle<'_, _>| {
+                        part.join().expect("a probe's thread does not panic")
+                    };
+                    parts.into_iter().map(join).collect::<io::Result<Vec<_>>>()
+                })?;
+                // A byte has arrived when it has gone all the way.
+                let least = |(sum, seconds): (Moved, f64), (moved, time): (Moved, f64)| {
+                    let bytes = sum.bytes.min(moved.bytes);
+                    let is_registered = sum.is_registered && moved.is_registered;
+                    (Moved { bytes, is_registered }, seconds.max(time))
+                };
+                let all = Moved { bytes: u64::MAX, is_registered: true };
+                Ok(parts.into_iter().fold((all, 0.0), least))
+            },
+        )
+    }
+
+    fn target(&self) -> Result<&Path, Error> {
+        let target = self.target.as_deref();
+        target.ok_or_else(|| Error::Usage("no --target to write to".into()))
     }
 
     fn write(
@@ -374,13 +423,31 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(parent: &Path) -> Result<Self, Error> {
-        let dir = parent.join(format!("fsq-bench-limit-{}", std::process::id()));
+        Self::named(parent, "limit")
+    }
+
+    /// Several at a time need names of their own.
+    fn named(parent: &Path, name: &str) -> Result<Self, Error> {
+        let dir = parent.join(format!("fsq-bench-{name}-{}", std::process::id()));
         fs::create_dir(&dir).map_err(Error::io(format!("creating {}", shown(&dir))))?;
         Ok(Self(dir))
     }
 
     fn files(&self, count: usize) -> impl Iterator<Item = PathBuf> + '_ {
         (0..count).map(|number| self.0.join(number.to_string()))
+    }
+
+    /// Lanes that read the files to their ends, and how they are open.
+    fn open_all(&self, count: usize) -> Result<(Vec<Lane>, Mode), Error> {
+        let mut mode = Mode::Direct;
+        let mut lanes = Vec::new();
+        for path in self.files(count) {
+            let (file, opened) = open(&path, OpenOptions::new().read(true))?;
+            let len = file.metadata().map_err(Error::io(shown(&path)))?.len();
+            mode = mode.max(opened);
+            lanes.push(Lane { source: Source::File(file), sink: None, len });
+        }
+        Ok((lanes, mode))
     }
 }
 
@@ -403,14 +470,13 @@ impl Found {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let small = &self.small_files;
-        let rates = self.rates.iter().map(
-            |rate| json!({"name": rate.name, "bytes_per_s": rate.bytes_per_s, "how": rate.how}),
-        );
+        let show = |rate: &Rate| json!({"name": rate.name, "bytes_per_s": rate.bytes_per_s, "how": rate.how});
         json!({
             "machine": self.machine.to_json(),
             "staging": self.staging,
             "target": self.target,
-            "rates": rates.collect::<Vec<_>>(),
+            "rates": self.rates.iter().map(show).collect::<Vec<_>>(),
+            "end_to_end": self.end_to_end.as_ref().map(show),
             "small_files": {
                 "size_bytes": small.size_bytes,
                 "files_per_s": small.files_per_s,
@@ -426,7 +492,7 @@ impl fmt::Display for Found {
         writeln!(f, "{}", self.machine)?;
         let target = self.target.as_deref().unwrap_or("none");
         writeln!(f, "staging {}, target {target}", self.staging)?;
-        for rate in &self.rates {
+        for rate in self.rates.iter().chain(&self.end_to_end) {
             let Rate { name, bytes_per_s, how } = rate;
             writeln!(f, "  {name:<14} {:>9.1} MB/s     {how}", bytes_per_s / 1e6)?;
         }

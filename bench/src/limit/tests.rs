@@ -29,6 +29,7 @@ fn all_probes_run_and_leave_nothing_behind() {
     let expected = ["loopback", "staging write", "both together", "staging read", "target write"];
     assert_eq!(names, expected);
     assert!(found.rates.iter().all(|rate| rate.bytes_per_s > 0.0), "{found}");
+    assert!(found.end_to_end.as_ref().is_some_and(|rate| rate.bytes_per_s > 0.0), "{found}");
     assert!(found.small_files.files_per_s > 0.0 && found.small_files.times.count() > 0);
     assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
 

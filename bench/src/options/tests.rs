@@ -127,11 +127,11 @@ fn a_comparison_has_two_servers_and_a_load() {
     assert_eq!(args.a, Target { address: "host:1".into(), command: None });
     assert_eq!(args.b.command.as_deref(), Some("fsqd -p 2"));
     assert_eq!(args.load.connections, 3);
-    assert!(args.probe.limits(&args.load).expect("no probes").is_none());
+    assert!(args.probe.limits(&args.load, &args.arrival).expect("no probes").is_none());
     assert!(parse("b compare a:1 b:2 -n n -f /l --limit").is_err(), "--limit needs --staging");
     let line = "b compare a:1 b:2 -n n -f /l -t 3 --limit --staging /s";
     let Command::Compare(args) = parse(line).expect("good").command else { panic!("{line}") };
-    let limits = args.probe.limits(&args.load).expect("good").expect("probes");
+    let (_, limits) = args.probe.limits(&args.load, &args.arrival).expect("good").expect("probes");
     assert_eq!((limits.connections, limits.chunk_bytes), (3, 1 << 20));
 }
 
@@ -143,4 +143,41 @@ fn a_sweep_has_lists() {
     assert_eq!(args.windows, [1, 32]);
     assert_eq!(args.connections_list, [1, 2, 4, 8, 16]);
     assert!(parse(&format!("{line} --over-connections 0")).is_err());
+}
+
+fn compare(line: &str) -> CompareArgs {
+    let common = "fsq-bench compare 127.0.0.1 127.0.0.1 -n polaris -f /lustre";
+    match parse(&format!("{common} {line}")).expect("a good command line").command {
+        Command::Compare(args) => *args,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_load_of_b_can_differ() {
+    let [a, b] = compare("-b 1M --chunk-b 4000000 --idle-b 100").loads();
+    assert_eq!((a.chunk, a.idle), (1 << 20, 0));
+    assert_eq!((b.chunk, b.idle), (4_000_000, 100));
+    let [a, b] = compare("-b 5 --idle 7").loads();
+    assert_eq!((a.chunk, a.idle), (b.chunk, b.idle));
+}
+
+#[test]
+fn runs_are_held_against_what_fits_them() {
+    let yardstick = |line: &str| {
+        let args = compare(line);
+        let limits = args.probe.limits(&args.load, &args.arrival);
+        limits.map(|limits| limits.map(|(yardstick, _)| yardstick))
+    };
+    let is = |line: &str, expected| assert_eq!(yardstick(line).expect("it fits"), expected);
+    is("-o local", None);
+    is("--limit --staging /tmp -o null -z 4K", Some(Yardstick::Loopback));
+    is("--limit --staging /tmp -o local -z 4K", Some(Yardstick::SmallFiles));
+    is("--limit --staging /tmp -o local -z 256M", Some(Yardstick::Staging));
+    is("--limit --limit-of loopback --staging /tmp -o local", Some(Yardstick::Loopback));
+    let all = "--limit --staging /tmp -o lustre --arrival /data --target";
+    is(&format!("{all} /data"), Some(Yardstick::EndToEnd));
+    let error =
+        yardstick("--limit --staging /tmp -o lustre --arrival /data").expect_err("a target");
+    assert!(matches!(error, Error::Usage(_)), "{error}");
 }

@@ -14,9 +14,11 @@ fn row(round: u32, connections: u32, size_bytes: u64, bytes: u64, limit: Option<
         usage: None,
         total_bytes: bytes,
         missing: None,
+        arrived_ns: None,
         is_interrupted: false,
         is_paced: false,
     };
+    let limit = limit.map(|limit| (Yardstick::Staging, limit));
     Row { round, point: Point { connections, size_bytes, window: 1 }, report, limit }
 }
 
@@ -39,7 +41,7 @@ fn the_table_has_a_line_for_each_run_and_a_number_for_each_column() {
     let columns = |line: &str| line.split(',').count();
     assert!(lines.iter().all(|line| columns(line) == columns(lines[0])), "{table}");
     assert!(lines[1].starts_with("1,4,4096,1,2,100,1,100,2,"), "{table}");
-    assert!(lines[1].ends_with(",,200") && lines[2].ends_with(",,"), "{table}");
+    assert!(lines[1].ends_with(",,200,0.5") && lines[2].ends_with(",,,"), "{table}");
     assert!(!lines[0].contains(' '), "{}", lines[0]);
 }
 
