@@ -19,6 +19,7 @@ use crate::auth::{SignOn, authenticator};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, RingMode};
 use crate::drain::peek::Peek;
+use crate::drain::stripe::{StripeError, Striping};
 use crate::drain::{self, Drain, DrainWorker, Owners, TargetRoot};
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, Handle, Ownership};
@@ -68,6 +69,9 @@ pub enum StartError {
     /// The archive.
     #[error(transparent)]
     Archive(#[from] BackendError),
+    /// The layout of large files.
+    #[error(transparent)]
+    Striping(#[from] StripeError),
     /// The staging directory.
     #[error(transparent)]
     Staging(#[from] RootError),
@@ -115,6 +119,7 @@ impl Daemon {
         let events = signals::listen()?;
         config.check_paths()?;
         let backend = Backend::open(config)?;
+        let striping = Striping::open(config)?;
         let shortage = raise_limits(config);
         if shortage.files.is_some() {
             warn!("{shortage}");
@@ -147,7 +152,20 @@ impl Daemon {
             config.localfs.display(),
             config.tolerr
         );
-        let drains = start_drain(config, &backend, &fs, &staging, &queue, &target, &sign_on.map)?;
+        let drain = Drain {
+            tree: staging_tree(config, &fs, &staging)?,
+            target: Arc::clone(&target),
+            queue: Arc::clone(&queue),
+            owners: Arc::new(MapOwners(sign_on.map.clone())),
+            striping,
+            options: drain::Options {
+                target_io: config.target_io,
+                verify: config.verify,
+                archive: backend.mode(),
+                instance: instance(&config.localfs)?,
+            },
+        };
+        let drains = start_drain(config, &backend, drain)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
@@ -372,33 +390,26 @@ impl Owners for MapOwners {
     }
 }
 
+/// Staging as the drain and the archive see it.
+fn staging_tree(
+    config: &Config,
+    fs: &Arc<LinuxFs>,
+    staging: &Staging,
+) -> std::io::Result<Arc<StagingTree<LinuxFs>>> {
+    let root = fs.open_root(&config.localfs);
+    let root = root.map_err(|error| std::io::Error::from(error.errno))?;
+    let tree = StagingTree::new(Arc::clone(fs), root);
+    Ok(Arc::new(tree.with_notice(Box::new(staging.space_notice()))))
+}
+
 fn start_drain(
     config: &Config,
     backend: &Backend,
-    fs: &Arc<LinuxFs>,
-    staging: &Staging,
-    queue: &Arc<Queue<SystemClock>>,
-    target: &Arc<TargetRoot<LinuxFs>>,
-    map: &SharedIdentityMap,
+    drain: Drain<LinuxFs, SystemClock>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let io_error = |error: crate::fs::FsError| std::io::Error::from(error.errno);
-    let tree_root = fs.open_root(&config.localfs).map_err(io_error)?;
-    let tree = StagingTree::new(Arc::clone(fs), tree_root);
-    let tree = Arc::new(tree.with_notice(Box::new(staging.space_notice())));
-    let instance = instance(&config.localfs)?;
-    let mode = backend.mode();
-    let shared = Arc::new(Drain {
-        tree: Arc::clone(&tree),
-        target: Arc::clone(target),
-        queue: Arc::clone(queue),
-        owners: Arc::new(MapOwners(map.clone())),
-        options: drain::Options {
-            target_io: config.target_io,
-            verify: config.verify,
-            archive: mode,
-            instance,
-        },
-    });
+    let (tree, queue) = (Arc::clone(&drain.tree), Arc::clone(&drain.queue));
+    let drain::Options { archive: mode, instance, .. } = drain.options;
+    let shared = Arc::new(drain);
     let mut threads = Vec::new();
     for index in 0..config.qthreads {
         let shared = Arc::clone(&shared);
@@ -412,12 +423,11 @@ fn start_drain(
     }
     let pool = archive::Pool {
         tree: Arc::clone(&tree),
-        queue: Arc::clone(queue),
+        queue: Arc::clone(&queue),
         mode,
         target: config.target.clone(),
     };
     threads.extend(backend.start(pool, config.athreads, instance)?);
-    let queue = Arc::clone(queue);
     let house = std::thread::Builder::new().name("fsq_house".to_owned());
     threads.push(house.spawn(move || recovery::keep_house(&tree, &queue, mode))?);
     Ok(threads)

@@ -2,12 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::num::NonZeroU16;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tsm_bindings::LoadError;
-use tsm_bindings::lustre::{Action, Cause, Error, Fid, FileState, Lustre, Mount, sys};
+use tsm_bindings::lustre::{
+    Action, Cause, Error, Fid, FileState, Layout, Lustre, Mount, StripeCount, sys,
+};
 
 fn lustre() -> &'static Lustre {
     let library = sim_lustre::library().expect("the simulator is built");
@@ -266,6 +270,94 @@ fn a_moved_file_is_archived_under_its_identity() {
     fs.set("");
     until_archived(&moved);
     assert_eq!(fs.copy(fid), b"moved");
+}
+
+fn layout(count: StripeCount, bytes: Option<u32>, pool: Option<&str>) -> Layout {
+    lustre().has_layouts().expect("all functions are there");
+    let mut layout = lustre().new_layout().expect("room");
+    layout.set_stripe_count(count).expect("a good count");
+    bytes.map_or(Ok(()), |bytes| layout.set_stripe_bytes(bytes)).expect("a good size");
+    pool.map_or(Ok(()), |pool| layout.set_pool(pool)).expect("a good name");
+    layout
+}
+
+fn number(count: u16) -> StripeCount {
+    StripeCount::Number(NonZeroU16::new(count).expect("not zero"))
+}
+
+#[test]
+fn new_files_get_their_layout() {
+    let fs = FileSystem::new("");
+    let directory = File::open(fs.root()).expect("opened");
+    for (index, (count, bytes, pool)) in [
+        (StripeCount::All, None, None),
+        (number(4), Some(1 << 20), Some("flash")),
+        (number(StripeCount::MAX), Some(u32::MAX - 0xffff), Some("fifteen-letters")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let layout = layout(count, bytes, pool);
+        // Below an open directory, as who must not follow symlinks calls it.
+        let path = format!("/proc/self/fd/{}/f{index}", directory.as_raw_fd());
+        let file = layout.create_file(Path::new(&path), 0o600).expect("created");
+        let mut file = File::from(file);
+        file.write_all(b"content").expect("open for writing");
+        let flags = rustix::io::fcntl_getfd(&file).expect("open");
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        let again = layout.create_file(Path::new(&path), 0o600).expect_err("it is there");
+        assert_eq!(again.errno(), Some(Errno::EXIST));
+
+        let path = fs.root().join(format!("f{index}"));
+        assert_eq!(fs::read(&path).expect("there"), b"content");
+        let moved = fs.root().join("moved");
+        fs::rename(path, &moved).expect("renamed");
+        let kept = sim_lustre::layout_of(&moved).expect("on Lustre").expect("made with a layout");
+        let stripe_count = match count {
+            StripeCount::All => sys::LAYOUT_WIDE,
+            StripeCount::Number(number) => number.get().into(),
+        };
+        let stripe_bytes = bytes.map_or(sys::LAYOUT_DEFAULT, u64::from);
+        let pool = pool.unwrap_or_default().to_owned();
+        assert_eq!(kept, sim_lustre::FileLayout { stripe_count, stripe_bytes, pool });
+    }
+    let (plain, _) = fs.file("plain", b"x");
+    assert_eq!(sim_lustre::layout_of(&plain).expect("on Lustre"), None);
+}
+
+#[test]
+fn a_layout_that_cannot_be_is_refused_with_its_errno() {
+    let mut layout = lustre().new_layout().expect("room");
+    for bytes in [1, 65_535, (1 << 20) + 4096] {
+        let error = layout.set_stripe_bytes(bytes).expect_err("no multiple of 64 KiB");
+        assert_eq!(error.errno(), Some(Errno::INVAL), "{bytes}");
+        assert!(error.to_string().contains("llapi_layout_stripe_size_set"), "{error}");
+    }
+    for pool in ["sixteen-letters!", "nul\0byte"] {
+        assert_eq!(layout.set_pool(pool).expect_err(pool).errno(), Some(Errno::INVAL));
+    }
+}
+
+#[test]
+fn where_a_layout_cannot_be_set_an_empty_file_is_left_behind() {
+    let layout = layout(number(2), None, None);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let path = elsewhere.path().join("f");
+    let error = layout.create_file(&path, 0o600).expect_err("not Lustre");
+    assert_eq!((error.errno(), error.cause()), (Some(Errno::NOTTY), Cause::NotLustre));
+    assert_eq!(fs::read(&path).expect("left behind"), b"");
+
+    let fs = FileSystem::new("fail setstripe 1 28\nfail llapi_layout_file_open 2 107");
+    let path = fs.root().join("f");
+    assert_eq!(layout.create_file(&path, 0o600).expect_err("full").errno(), Some(Errno::NOSPC));
+    assert_eq!(sim_lustre::layout_of(&path).expect("left behind"), None);
+    let away = fs.root().join("g");
+    let error = layout.create_file(&away, 0o600).expect_err("scripted");
+    assert_eq!((error.errno(), error.cause()), (Some(Errno::NOTCONN), Cause::Later));
+    assert!(!away.exists());
+    let missing = layout.create_file(&fs.root().join("no/f"), 0o600).expect_err("no directory");
+    assert_eq!(missing.cause(), Cause::Gone);
+    assert!(matches!(layout.create_file(Path::new("f"), 0o600), Err(Error::Path { .. })));
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tsm_bindings::LoadError;
-use tsm_bindings::lustre::{self, Lustre, Mount};
+use tsm_bindings::lustre::{Lustre, Mount};
 use tsm_bindings::tsm::{StartError, Tsm};
 
 use super::hsm::{Hsm, HsmArchive};
@@ -22,6 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::text::{self, FileError};
 use crate::config::{Archive, Config, TsmAccount};
 use crate::drain;
+use crate::drain::lustre::{Found, Unfit};
 use crate::fs::linux::LinuxFs;
 use crate::queue::route::ArchiveMode;
 use crate::services::Secret;
@@ -35,22 +35,9 @@ pub enum BackendError {
     /// The TSM client.
     #[error("--archive tsm: {0}; or use --archive dir:PATH")]
     Tsm(#[from] StartError),
-    /// The Lustre client's library.
+    /// The target is not Lustre, or the Lustre client's library is missing.
     #[error("--archive hsm: {0}; or use --archive tsm or --archive dir:PATH")]
-    Lustre(#[from] LoadError),
-    /// The target is not Lustre.
-    #[error(
-        "--archive hsm needs a target on Lustre: {0}; or use --archive tsm or --archive dir:PATH"
-    )]
-    NotLustre(#[from] lustre::Error),
-    /// The target has no path.
-    #[error("--archive hsm: target {}: {error}", .target.display())]
-    Target {
-        /// The target.
-        target: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
+    Lustre(#[from] Unfit),
     /// The file with the password.
     #[error("--archive-password-file {0}")]
     Password(#[from] FileError),
@@ -113,12 +100,7 @@ impl Backend {
     }
 
     fn hsm(target: &Path) -> Result<Self, BackendError> {
-        let lustre = Lustre::load(None)?;
-        // The library compares paths with the table of mounts as they are written.
-        let root = target
-            .canonicalize()
-            .map_err(|error| BackendError::Target { target: target.to_path_buf(), error })?;
-        let mount = lustre.mount_of(&root)?;
+        let Found { lustre, mount, root } = drain::lustre::find(target)?;
         tracing::info!(
             "archive hsm: {}, file system {} mounted on {}",
             lustre.path().display(),

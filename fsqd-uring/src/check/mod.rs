@@ -20,6 +20,7 @@ use crate::archive::tsm::Account;
 use crate::auth::{self, FileAuth};
 use crate::config::{Auth, Config, RingMode, directory};
 use crate::daemon::{best_rung, raise_limits, ring_config};
+use crate::drain::Striping;
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, FsType, Handle, Space};
 use crate::identmap::IdentityMap;
@@ -121,9 +122,10 @@ pub fn all(config: &Config, mut report: impl FnMut(Finding)) {
     passwords(&config, &map, &mut findings);
     findings.0.into_iter().for_each(&mut report);
 
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("staging", staging),
         ("target", target),
+        ("striping", striping),
         ("archive", archive),
         ("directories", directories),
         ("port", port),
@@ -345,6 +347,19 @@ fn target(config: &Config, map: &IdentityMap, findings: &mut Findings) {
     space("target", &config.target, fs.space(&root), findings, |used| {
         (used >= 99).then(|| "nearly full".to_owned())
     });
+}
+
+fn striping(config: &Config, _: &IdentityMap, findings: &mut Findings) {
+    let striping = match Striping::open(config) {
+        Ok(None) => return,
+        Ok(Some(striping)) => striping,
+        Err(error) => return findings.error(error.to_string()),
+    };
+    let what = format!("target {}", config.target.display());
+    match LinuxFs.open_root(&config.target) {
+        Ok(root) => probe::layout(&LinuxFs, &root, &what, &striping.hint().layout, findings),
+        Err(error) => findings.error(format!("{what}: {error}")),
+    }
 }
 
 fn archive(config: &Config, _: &IdentityMap, findings: &mut Findings) {

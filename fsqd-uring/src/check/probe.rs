@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Findings;
-use crate::fs::{Fs, Ownership};
+use crate::drain::stripe::is_lack_of_space;
+use crate::fs::{Fs, FsError, Layout, Ownership};
 
 const ATTRIBUTE: &str = "user.fsq.check";
 const CONTENT: &[u8] = b"written by fsqd --check-config\n";
@@ -49,6 +50,37 @@ pub(super) fn run<F: Fs>(
         findings.good(format!(
             "{what}: files can be written, linked and removed; {attributes} extended attributes"
         ));
+    }
+}
+
+/// Tries to make a file with a layout in the directory `root`, called `what` in the findings.
+pub(super) fn layout<F: Fs>(
+    fs: &F,
+    root: &F::Node,
+    what: &str,
+    layout: &Layout,
+    findings: &mut Findings,
+) {
+    let name = PathBuf::from(format!(".fsqd-check-{}.layout", std::process::id()));
+    let mode = Ownership { uid: None, gid: None, mode: 0o600 };
+    let Err(error) = fs.create_laid_out(root, &name, mode, layout) else {
+        findings.good(format!("{what}: a file can be made with {layout}"));
+        return remove(fs, root, &name, what, findings);
+    };
+    let text = format!("{what}: no file can be made with {layout}: {error}");
+    if is_lack_of_space(error.errno) {
+        findings.warning(format!("{text}; while that is so, large files are delivered without"));
+    } else {
+        findings.error(format!(
+            "{text}; large files would be delivered without; check the pool (lfs pool_list) and \
+             the numbers, or leave the --stripe options away"
+        ));
+    }
+    // Most failures leave the file behind.
+    if error.errno != Errno::EXIST
+        && !matches!(fs.stat_at(root, &name), Err(FsError { errno: Errno::NOENT, .. }))
+    {
+        remove(fs, root, &name, what, findings);
     }
 }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::config::Invocation;
 use crate::fs::FsError;
+use crate::fs::layout::{Layout, StripeCount};
 use crate::fs::sim::{Operation, SimConfig, SimFs};
 
 /// Directories, a map and passwords that are good, for this user.
@@ -237,5 +238,31 @@ fn sizes_are_said_as_people_do() {
         (u64::MAX, "16383 PiB"),
     ] {
         assert_eq!(Bytes(bytes).to_string(), text);
+    }
+}
+
+#[test]
+fn a_layout_is_tried_and_nothing_is_left_of_it() {
+    let layout = Layout { stripes: StripeCount::All, stripe_bytes: None, pool: None };
+    let check = |config: SimConfig, fault: Option<(Operation, Errno)>| {
+        let fs = SimFs::new(config);
+        let root = fs.open_root(Path::new("/")).expect("a root");
+        if let Some((operation, errno)) = fault {
+            fs.fail_nth(operation, 1, errno);
+        }
+        let mut findings = Findings::default();
+        probe::layout(&fs, &root, "target /t", &layout, &mut findings);
+        assert_eq!(fs.paths(), [], "{fault:?}");
+        let [finding] = &findings.0[..] else { panic!("{findings:?}") };
+        finding.severity
+    };
+    assert_eq!(check(SimConfig::lustre(), None), Severity::Good);
+    assert_eq!(check(SimConfig::ext4(), None), Severity::Error);
+    for (operation, errno, severity) in [
+        (Operation::SetLayout, Errno::NOSPC, Severity::Warning),
+        (Operation::SetLayout, Errno::INVAL, Severity::Error),
+        (Operation::CreateNamed, Errno::ACCESS, Severity::Error),
+    ] {
+        assert_eq!(check(SimConfig::lustre(), Some((operation, errno))), severity, "{errno}");
     }
 }

@@ -19,6 +19,7 @@ use clap::{Parser, ValueEnum};
 
 use self::options::{ArchiveOption, AuthOption, Options};
 use self::text::FileError;
+use crate::fs::layout::{Layout, StripeCount};
 
 mod conf;
 mod options;
@@ -147,6 +148,15 @@ pub struct TsmAccount {
     pub server: Option<String>,
 }
 
+/// Which files are spread over the servers of the target, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripeHint {
+    /// Files of at least so many bytes.
+    pub above_bytes: u64,
+    /// What they get.
+    pub layout: Layout,
+}
+
 /// Everything the daemon is told at start, ready for use. Fields are named as the options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -182,6 +192,8 @@ pub struct Config {
     pub archive: Archive,
     /// How files are written on the target.
     pub target_io: TargetIo,
+    /// Which files get a layout of their own; `None`: none does.
+    pub striping: Option<StripeHint>,
     /// How far copies are checked.
     pub verify: Verify,
     /// Use of the staging file system above which an OPEN waits, percent.
@@ -269,7 +281,7 @@ impl Config {
         let target = typed.target.as_deref().ok_or_else(|| {
             ConfigError::Usage("the target directory <lustre_mount_point> is missing".to_owned())
         })?;
-        let archive = archive(&typed)?;
+        let (archive, striping) = (archive(&typed)?, striping(&typed)?);
         let ip = typed.bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let buffer_memory_bytes = typed.buffer_memory.unwrap_or(256 << 20);
         let config = Self {
@@ -288,6 +300,7 @@ impl Config {
             tsm_library: typed.tsm_library,
             archive,
             target_io: typed.target_io.unwrap_or_default(),
+            striping,
             verify: typed.verify.unwrap_or_default(),
             staging_high_percent: typed.staging_high.unwrap_or(90),
             space_wait: Duration::from_secs(typed.space_wait.unwrap_or(600)),
@@ -427,6 +440,25 @@ fn archive(typed: &Options) -> Result<Archive, ConfigError> {
         }
         Some(ArchiveOption::Tsm) => Ok(Archive::Tsm(account)),
     }
+}
+
+/// By default over all OSTs: who asks for nothing but large files to be spread needs no knowledge
+/// of the site for that, and no other number would be right everywhere.
+fn striping(typed: &Options) -> Result<Option<StripeHint>, ConfigError> {
+    let Some(above_bytes) = typed.stripe_above else {
+        let details = typed.stripe_count.is_some()
+            || typed.stripe_size.is_some()
+            || typed.stripe_pool.is_some();
+        let text = "--stripe-count, --stripe-size and --stripe-pool go with --stripe-above only: \
+                    from which size on files get them";
+        return if details { Err(ConfigError::Usage(text.to_owned())) } else { Ok(None) };
+    };
+    let layout = Layout {
+        stripes: typed.stripe_count.unwrap_or(StripeCount::All),
+        stripe_bytes: typed.stripe_size,
+        pool: typed.stripe_pool.clone(),
+    };
+    Ok(Some(StripeHint { above_bytes, layout }))
 }
 
 /// Whether `path` is a directory; `what` is what it is called.

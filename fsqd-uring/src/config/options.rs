@@ -4,12 +4,14 @@
 //! filled in by [`super::Config`].
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::BoolishValueParser;
 
 use super::{Durability, LogFormat, RingMode, TargetIo, Verbosity, Verify};
+use crate::fs::layout::{Layout, StripeCount};
 
 /// Most ingest rings.
 pub(super) const STHREADS_MAX: usize = 1024;
@@ -125,6 +127,23 @@ pub(super) struct Options {
     #[arg(long, value_name = "HOW", value_enum)]
     pub(super) target_io: Option<TargetIo>,
 
+    /// Files of at least this size are spread over several OSTs of Lustre, with K, M, G or T
+    /// [default: all files get the layout of their directory]
+    #[arg(long, value_name = "SIZE", value_parser = stripe_above)]
+    pub(super) stripe_above: Option<u64>,
+
+    /// Over how many: all or a number [default: all]
+    #[arg(long, value_name = "N", value_parser = stripe_count)]
+    pub(super) stripe_count: Option<StripeCount>,
+
+    /// Bytes on one OST before the next one's begin [default: the file system's]
+    #[arg(long, value_name = "SIZE", value_parser = stripe_size)]
+    pub(super) stripe_size: Option<u32>,
+
+    /// The pool whose OSTs are taken [default: the file system's]
+    #[arg(long, value_name = "NAME", value_parser = pool)]
+    pub(super) stripe_pool: Option<String>,
+
     /// How far a copy is checked before its staging file goes [default: stream]
     #[arg(long, value_name = "HOW", value_enum)]
     pub(super) verify: Option<Verify>,
@@ -189,16 +208,55 @@ fn bounded<T: TryFrom<u64>>(
 fn memory(text: &str) -> Result<u64, String> {
     const MIN: u64 = 16 << 20;
     const MAX: u64 = 1 << 40;
+    size(text).filter(|bytes| (MIN..=MAX).contains(bytes)).ok_or_else(|| {
+        "not a size from 16M to 1024G (bytes, or with K, M or G for powers of 1024)".to_owned()
+    })
+}
+
+/// Bytes, as a decimal number and perhaps a unit.
+fn size(text: &str) -> Option<u64> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
         Some(b'G' | b'g') => (&text[..text.len() - 1], 1 << 30),
+        Some(b'T' | b't') => (&text[..text.len() - 1], 1 << 40),
         _ => (text, 1),
     };
-    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.filter(|bytes| (MIN..=MAX).contains(bytes)).ok_or_else(|| {
-        "not a size from 16M to 1024G (bytes, or with K, M or G for powers of 1024)".to_owned()
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit))
+}
+
+/// A file below the least stripe size never has a second stripe.
+fn stripe_above(text: &str) -> Result<u64, String> {
+    const MIN: u64 = Layout::STRIPE_UNIT_BYTES as u64;
+    const MAX: u64 = 1 << 50;
+    size(text).filter(|bytes| (MIN..=MAX).contains(bytes)).ok_or_else(|| {
+        "not a size from 64K to 1024T (bytes, or with K, M, G or T for powers of 1024)".to_owned()
     })
+}
+
+fn stripe_count(text: &str) -> Result<StripeCount, String> {
+    if text == "all" {
+        return Ok(StripeCount::All);
+    }
+    let number = text.parse().ok().filter(|number: &NonZeroU16| number.get() <= StripeCount::MAX);
+    number
+        .map(StripeCount::Number)
+        .ok_or_else(|| format!("neither all nor a number from 1 to {}", StripeCount::MAX))
+}
+
+fn stripe_size(text: &str) -> Result<u32, String> {
+    let bytes = size(text).and_then(|bytes| u32::try_from(bytes).ok());
+    bytes
+        .filter(|bytes| *bytes > 0 && bytes.is_multiple_of(Layout::STRIPE_UNIT_BYTES))
+        .ok_or_else(|| "not a multiple of 64K below 4G, as Lustre has it".to_owned())
+}
+
+fn pool(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = Layout::POOL_BYTES_MAX;
+    let good =
+        (1..=BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    good.then(|| text.to_owned())
+        .ok_or_else(|| format!("not 1 to {BYTES_MAX} printable ASCII characters"))
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {

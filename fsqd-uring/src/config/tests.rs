@@ -51,6 +51,7 @@ fn defaults() {
         tsm_library: None,
         archive: Archive::Default,
         target_io: TargetIo::Auto,
+        striping: None,
         verify: Verify::Stream,
         staging_high_percent: 90,
         space_wait: Duration::from_secs(600),
@@ -121,6 +122,7 @@ fn every_option_arrives() {
         tsm_library: None,
         archive: Archive::Dir("/archive".into()),
         target_io: TargetIo::Buffered,
+        striping: None,
         verify: Verify::Readback,
         staging_high_percent: 75,
         space_wait: Duration::ZERO,
@@ -232,6 +234,47 @@ fn the_archive_s_account_goes_with_tsm_only() {
 }
 
 #[test]
+fn striping_is_off_unless_it_is_said_from_which_size_on() {
+    let striping = |arguments: &[&str]| config(arguments).striping;
+    let wide = |above_bytes| {
+        let layout = Layout { stripes: StripeCount::All, stripe_bytes: None, pool: None };
+        Some(StripeHint { above_bytes, layout })
+    };
+    assert_eq!(striping(&[]), None);
+    assert_eq!(striping(&["--stripe-above", "64K"]), wide(64 << 10));
+    assert_eq!(striping(&["--stripe-above", "1024T", "--stripe-count", "all"]), wide(1 << 50));
+    let (_dir, path) = conf("stripe-above 10g\nstripe-count 8\nstripe-size 4m\nstripe-pool nvme\n");
+    let eight = std::num::NonZeroU16::new(8).expect("not zero");
+    let layout = Layout {
+        stripes: StripeCount::Number(eight),
+        stripe_bytes: Some(4 << 20),
+        pool: Some("nvme".into()),
+    };
+    assert_eq!(layout.to_string(), "stripe count 8, stripe size 4194304 bytes, pool nvme");
+    assert_eq!(striping(&["-c", &path]), Some(StripeHint { above_bytes: 10 << 30, layout }));
+
+    let above = ["--stripe-above", "1G"];
+    for (arguments, part) in [
+        (&["--stripe-count", "4"][..], "go with --stripe-above only"),
+        (&["--stripe-size", "1M"], "go with --stripe-above only"),
+        (&["--stripe-pool", "nvme"], "go with --stripe-above only"),
+        (&["--stripe-above", "65535"], "not a size from 64K to 1024T"),
+        (&["--stripe-above", "1025T"], "not a size from 64K to 1024T"),
+        (&[above[0], above[1], "--stripe-count", "0"], "neither all nor a number from 1 to 65534"),
+        (&[above[0], above[1], "--stripe-count", "65535"], "neither all nor a number"),
+        (&[above[0], above[1], "--stripe-size", "96K"], "not a multiple of 64K below 4G"),
+        (&[above[0], above[1], "--stripe-size", "0"], "not a multiple of 64K below 4G"),
+        (&[above[0], above[1], "--stripe-size", "4G"], "not a multiple of 64K below 4G"),
+        (&[above[0], above[1], "--stripe-pool", "sixteen-letters!"], "not 1 to 15 printable"),
+        (&[above[0], above[1], "--stripe-pool", "a b"], "not 1 to 15 printable"),
+    ] {
+        let (status, text) = error(&[&NEEDED, arguments].concat());
+        assert_eq!(status, 2, "{text}");
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+}
+
+#[test]
 fn no_authentication_on_loopback_or_when_asked_twice() {
     for bind in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
         assert_eq!(config(&["--auth", "none", "--bind", bind]).auth, Auth::None, "{bind}");
@@ -328,7 +371,8 @@ fn every_contract_key_is_accepted_and_listed() {
                  archive none\narchive-node n\narchive-password-file /p\narchive-server s\n\
                  athreads 1\ntarget-io auto\nverify stream\nstaging-high 90\nspace-wait 1\n\
                  ring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n\
-                 sign-on-cache 1\ntsm-library l\n";
+                 sign-on-cache 1\ntsm-library l\nstripe-above 1G\nstripe-count all\n\
+                 stripe-size 1M\nstripe-pool p\n";
     let arguments = conf::arguments(lines.as_bytes(), "c").expect("all known");
     assert_eq!(arguments.len(), lines.lines().count());
     let text = conf::arguments(b"x y", "c").expect_err("unknown").to_string();

@@ -1,10 +1,12 @@
 //! Whether the target is Lustre, and which.
 //!
-//! Invariant: looking at it needs no library, and a library that is not there hides only the name.
+//! Invariant: [`describe`] needs no library, and one that is not there hides only the name; what
+//! needs the library asks [`find`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tsm_bindings::lustre::Lustre;
+use tsm_bindings::LoadError;
+use tsm_bindings::lustre::{Error, Lustre, Mount};
 
 use crate::fs::linux::LinuxFs;
 use crate::fs::{Fs, FsType};
@@ -31,6 +33,50 @@ pub fn describe(target: &Path) -> String {
         }
         Some(other) => other.to_string(),
     }
+}
+
+/// A target on Lustre, with the library for it.
+#[derive(Debug)]
+pub struct Found {
+    /// The client's library.
+    pub lustre: &'static Lustre,
+    /// The file system.
+    pub mount: Mount,
+    /// The target's root in it, without symlinks.
+    pub root: PathBuf,
+}
+
+/// Why the target cannot be used as Lustre.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// The library.
+    #[error("{0}")]
+    Library(#[from] LoadError),
+    /// The target is something else.
+    #[error("the target must be on Lustre: {0}")]
+    NotLustre(#[from] Error),
+    /// The target has no path.
+    #[error("target {}: {error}", .target.display())]
+    Target {
+        /// The target.
+        target: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+}
+
+/// Asks the library about the target.
+///
+/// # Errors
+/// See [`Unfit`].
+pub fn find(target: &Path) -> Result<Found, Unfit> {
+    let lustre = Lustre::load(None)?;
+    // The library compares paths with the table of mounts as they are written.
+    let root = target
+        .canonicalize()
+        .map_err(|error| Unfit::Target { target: target.to_path_buf(), error })?;
+    let mount = lustre.mount_of(&root)?;
+    Ok(Found { lustre, mount, root })
 }
 
 fn fs_type(target: &Path) -> Option<FsType> {

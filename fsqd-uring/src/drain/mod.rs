@@ -22,6 +22,7 @@ use crate::queue::{Pulse, Queue, Stage};
 use crate::ring::Ring;
 
 pub use self::publish::PREFIX as TEMPORARY_PREFIX;
+pub use self::stripe::Striping;
 pub use self::target::TargetRoot;
 pub use self::worker::DrainWorker;
 
@@ -29,6 +30,7 @@ pub mod copy;
 pub mod lustre;
 pub mod peek;
 pub(crate) mod publish;
+pub mod stripe;
 mod target;
 mod worker;
 
@@ -70,6 +72,8 @@ pub struct Drain<F: Fs, C: Clock> {
     pub queue: Arc<Queue<C>>,
     /// Owners of files whose record does not say.
     pub owners: Arc<dyn Owners>,
+    /// Which files get a layout of their own; `None`: none.
+    pub striping: Option<Striping>,
     /// Settings.
     pub options: Options,
 }

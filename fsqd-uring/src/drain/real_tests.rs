@@ -106,6 +106,7 @@ fn threads_on_this_machine_drain_and_archive() {
         target: Arc::new(TargetRoot::new(Arc::clone(&fs), &target)),
         queue: Arc::clone(&queue),
         owners: Arc::new(Nobody),
+        striping: None,
         options: Options {
             target_io: TargetIo::Auto,
             verify: Verify::Readback,

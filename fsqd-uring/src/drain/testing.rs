@@ -9,11 +9,11 @@ use std::time::Duration;
 use fsq_wire::StorageDest;
 use rustix::io::Errno;
 
-use super::{Drain, DrainWorker, Options, Owners, TargetRoot};
+use super::{Drain, DrainWorker, Options, Owners, Striping, TargetRoot};
 use crate::archive::{Archive, ArchiveWorker, Pool};
 use crate::clock::Clock;
-use crate::config::{TargetIo, Verify};
-use crate::fs::sim::{SimConfig, SimFs};
+use crate::config::{StripeHint, TargetIo, Verify};
+use crate::fs::sim::{LAYOUT_ATTRIBUTE, SimConfig, SimFs};
 use crate::fs::{Fs, Kind, Ownership};
 use crate::queue::record::{Content, FileState, Owner, Record, seal};
 use crate::queue::recovery::{Scan, Summary, scan};
@@ -112,6 +112,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<SimClock>,
     pub(crate) limits: Limits,
     pub(crate) options: Options,
+    pub(crate) striping: Option<StripeHint>,
     pub(crate) ring: SimOptions,
 }
 
@@ -136,6 +137,7 @@ impl World {
                 archive: ArchiveMode::Off,
                 instance: 7,
             },
+            striping: None,
             ring: SimOptions::flawless(seed),
         }
     }
@@ -152,6 +154,7 @@ impl World {
             target,
             queue: Arc::clone(&queue),
             owners: Arc::new(Nobody),
+            striping: self.striping.clone().map(Striping::new),
             options: self.options,
         };
         let arena = Span { start: 0, len: 3 * BLOCK_BYTES };
@@ -218,6 +221,14 @@ impl World {
 
     pub(crate) fn target_files(&self) -> Vec<PathBuf> {
         files(&self.target)
+    }
+
+    /// The layout that a file on the target was made with, in words.
+    pub(crate) fn layout_of(&self, path: &str) -> Option<String> {
+        let root = self.target.open_root(Path::new("/")).expect("a root");
+        let file = self.target.open(&root, Path::new(path), crate::fs::Access::Read);
+        let value = self.target.attribute(&file.expect("delivered"), LAYOUT_ATTRIBUTE);
+        value.expect("readable").map(|bytes| String::from_utf8(bytes).expect("words"))
     }
 
     pub(crate) fn on_target(&self, path: &str) -> Option<Vec<u8>> {

@@ -6,6 +6,8 @@ use rustix::io::Errno;
 
 use super::testing::{BLOCK_BYTES, GID, UID, World, content};
 use super::*;
+use crate::config::StripeHint;
+use crate::fs::layout::{Layout, StripeCount};
 use crate::fs::sim::{Operation, SimConfig, SimFs};
 use crate::queue::Health;
 use crate::queue::record::FileState;
@@ -232,11 +234,121 @@ fn a_target_without_o_direct_is_written_buffered() {
     assert!(world.on_target("f") == Some(bytes));
 }
 
+/// Over all servers, from this size on.
+fn wide(above_bytes: u64) -> StripeHint {
+    let layout = Layout { stripes: StripeCount::All, stripe_bytes: None, pool: None };
+    StripeHint { above_bytes, layout }
+}
+
+const WIDE: Option<&str> = Some("stripe count all");
+
+/// A world with files to be copied, which get a layout from 100,000 bytes on.
+fn striped_world(target: SimConfig, files: &[(&str, usize)]) -> (World, testing::Daemon) {
+    let mut world = World::new(3);
+    world.target = SimFs::new(target);
+    world.striping = Some(wide(100_000));
+    let daemon = world.start().expect("it starts");
+    for &(name, len) in files {
+        world.stage(name, &content(len, 1), Lustre);
+        daemon.enqueue(name, Lustre);
+    }
+    (world, daemon)
+}
+
+#[test]
+fn large_files_get_their_layout_and_small_ones_do_not() {
+    for direct in [true, false] {
+        let files = [("d/under", 99_999), ("d/at", 100_000), ("d/over", (1 << 20) + 17)];
+        let target = SimConfig { direct, ..SimConfig::lustre() };
+        let (world, mut daemon) = striped_world(target, &files);
+        daemon.drain();
+        assert_eq!(world.staged_files(), paths(&[]));
+        for (name, len) in files {
+            assert!(world.on_target(name) == Some(content(len, 1)), "{name}");
+            let layout = world.layout_of(name);
+            assert_eq!(layout.as_deref(), WIDE.filter(|_| len >= 100_000), "{name}");
+        }
+        let root = world.target.open_root(Path::new("/")).expect("a root");
+        let stat = world.target.stat_at(&root, Path::new("d/over")).expect("there");
+        assert_eq!((stat.uid, stat.gid, stat.mode, stat.links), (UID, GID, 0o640, 1));
+    }
+}
+
+#[test]
+fn a_layout_that_cannot_be_had_holds_up_no_file() {
+    let files = [("d/a", 200_000), ("d/b", 2 << 20)];
+    for errno in [Errno::INVAL, Errno::NOSPC, Errno::DQUOT, Errno::TOOBIG, Errno::ACCESS] {
+        let (world, mut daemon) = striped_world(SimConfig::lustre(), &files);
+        world.target.fail_always(Operation::SetLayout, errno);
+        // Not even a moment.
+        daemon.drain_until(Duration::ZERO);
+        assert_eq!(world.target_files(), paths(&["d/a", "d/b"]), "{errno}: and no temporary");
+        assert_eq!((world.layout_of("d/a"), world.layout_of("d/b")), (None, None), "{errno}");
+        assert_eq!(world.target.operations_of(Operation::SetLayout), 2, "{errno}: each is tried");
+        assert!(world.on_target("d/b") == Some(content(2 << 20, 1)), "{errno}");
+    }
+    let not_lustre = SimConfig { layouts: false, ..SimConfig::lustre() };
+    let (world, mut daemon) = striped_world(not_lustre, &files);
+    daemon.drain_until(Duration::ZERO);
+    assert_eq!(world.target_files(), paths(&["d/a", "d/b"]));
+}
+
+#[test]
+fn an_outage_while_a_layout_is_set_is_an_outage() {
+    for errno in [Errno::NOTCONN, Errno::SHUTDOWN, Errno::IO, Errno::TIMEDOUT] {
+        let (world, mut daemon) = striped_world(SimConfig::lustre(), &[("d/a", 200_000)]);
+        world.target.fail_always(Operation::SetLayout, errno);
+        daemon.drain_until(HOUR);
+        assert!(matches!(daemon.queue.health(Stage::Copy), Health::Down { .. }), "{errno}");
+        assert_eq!(world.target_files(), paths(&[]), "{errno}: no temporary");
+        world.target.clear_faults();
+        daemon.drain_until(3 * HOUR);
+        assert_eq!(world.layout_of("d/a").as_deref(), WIDE, "{errno}");
+        assert_eq!(world.staged_files(), paths(&[]), "{errno}");
+    }
+    // A name that is taken is not made room for, but is another attempt's matter.
+    let (world, mut daemon) = striped_world(SimConfig::lustre(), &[("d/a", 200_000)]);
+    world.target.fail_nth(Operation::CreateNamed, 1, Errno::EXIST);
+    daemon.drain_until(Duration::ZERO);
+    assert_eq!(world.target_files(), paths(&[]));
+    daemon.drain();
+    assert_eq!(world.layout_of("d/a").as_deref(), WIDE);
+}
+
+#[test]
+fn a_pool_that_fills_up_stops_neither_the_file_nor_the_drain() {
+    let (world, mut daemon) = striped_world(SimConfig::lustre(), &[("d/a", 200_000)]);
+    world.target.fail_nth(Operation::FileWrite, 2, Errno::NOSPC);
+    daemon.drain_until(Duration::ZERO);
+    assert_eq!(daemon.queue.health(Stage::Copy), Health::Up);
+    assert_eq!(world.target_files(), paths(&["d/a"]));
+    assert!(world.on_target("d/a") == Some(content(200_000, 1)));
+    assert_eq!(world.layout_of("d/a"), None);
+    // The next ones are not written in vain; later it is tried again.
+    for (name, after, layout) in
+        [("d/b", Duration::from_secs(599), None), ("d/c", Duration::from_secs(600), WIDE)]
+    {
+        world.clock.advance_to(after);
+        world.stage(name, &content(200_000, 1), Lustre);
+        daemon.enqueue(name, Lustre);
+        daemon.drain();
+        assert_eq!(world.layout_of(name).as_deref(), layout, "{name}");
+    }
+    assert_eq!(world.staged_files(), paths(&[]));
+
+    // Where the whole target is full it is an outage as any other.
+    let (world, mut daemon) = striped_world(SimConfig::lustre(), &[("d/a", 200_000)]);
+    world.target.fail_always(Operation::FileWrite, Errno::NOSPC);
+    daemon.drain_until(HOUR);
+    assert!(matches!(daemon.queue.health(Stage::Copy), Health::Down { .. }));
+    assert_eq!(world.target_files(), paths(&[]));
+}
+
 #[test]
 fn a_crash_at_any_call_loses_nothing_and_leaves_nothing() {
-    for rename_noreplace in [false, true] {
+    for (rename_noreplace, striping) in [(false, None), (true, None), (false, Some(wide(1)))] {
         for side in [Side::Staging, Side::Target] {
-            crash_everywhere(side, rename_noreplace);
+            crash_everywhere(side, rename_noreplace, striping.as_ref());
         }
     }
 }
@@ -247,11 +359,12 @@ enum Side {
     Target,
 }
 
-fn crash_everywhere(side: Side, rename_noreplace: bool) {
+fn crash_everywhere(side: Side, rename_noreplace: bool, striping: Option<&StripeHint>) {
     let config = SimConfig { rename_noreplace, ..SimConfig::lustre() };
     for at in 0.. {
         let mut world = World::new(at);
         world.target = SimFs::new(config.clone());
+        world.striping = striping.cloned();
         let names = ["d/a", "d/b", "e/c"];
         for (salt, name) in names.into_iter().enumerate() {
             world.stage(name, &content(70_000, salt as u8), Lustre);

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use super::copy::{ALIGNMENT, End, Plan, Transfer, TransferError};
 use super::publish::{remove_temporary, temporary_name};
+use super::stripe::{Hinted, is_lack_of_space};
 use super::target::Directories;
 use super::{BLOCK_BYTES, DIRECT_BYTES_MIN, Drain};
 use crate::clock::Clock;
@@ -82,9 +83,32 @@ struct Job<'a, N> {
     owner: (u32, u32),
 }
 
+/// A temporary on the target.
+struct Made<N> {
+    node: N,
+    /// It is open O_DIRECT.
+    direct: bool,
+    /// It has a layout of its own.
+    laid_out: bool,
+}
+
 impl<N> Job<'_, N> {
     fn name(&self) -> &Path {
         split(&self.target).1
+    }
+
+    fn ownership(&self) -> Ownership {
+        let (uid, gid) = self.owner;
+        Ownership { uid: Some(uid), gid: Some(gid), mode: FILE_MODE }
+    }
+
+    /// That the temporary cannot be made. It is no matter of its final name if that exists.
+    fn creation_failure(&self, error: FsError) -> Halt {
+        if error.errno != Errno::EXIST {
+            return self.failure(error);
+        }
+        let text = format!("temporary name of {:?} is in use: {error}", self.target);
+        Failure::new(FailureClass::File, text).into()
     }
 
     fn failure(&self, error: FsError) -> Halt {
@@ -318,16 +342,25 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
     fn write_temporary(&mut self, job: &Job<'_, F::Node>) -> Attempt<(u64, u32)> {
         let drain = Arc::clone(&self.drain);
         let fs = drain.target.fs();
-        let (node, mut direct) = self.create(job)?;
-        let mut crc = self.transfer(job, node.id(), direct);
-        if direct && self.may_fall_back() && matches!(crc, Err(TransferHalt::Target(Errno::INVAL)))
+        let mut made = self.create(job)?;
+        let mut crc = self.fill(job, &mut made)?;
+        if made.laid_out
+            && let Err(TransferHalt::Target(errno)) = crc
+            && is_lack_of_space(errno)
         {
-            fs.set_direct(&node, false).map_err(|error| job.failure(error))?;
-            self.refuse_direct();
-            direct = false;
-            crc = self.transfer(job, node.id(), direct);
+            // The pool is full, or one of the servers: the file system as a whole need not be.
+            drop(made);
+            remove_temporary(fs, &job.directory, &job.temporary).map_err(|e| job.failure(e))?;
+            made = self.create_plain(job)?;
+            crc = self.fill(job, &mut made)?;
+            if let (Some(striping), Ok(_)) = (&drain.striping, &crc) {
+                let now = drain.queue.clock().now();
+                striping.filled(now);
+                striping.complain(now, &job.target, FsError { call: "write", errno });
+            }
         }
         let crc = crc.map_err(|halt| halt.explain(job.path, &job.target))?;
+        let Made { node, direct, .. } = made;
         match job.record.content {
             Some(Content { crc: expected, .. }) if expected != crc => {
                 let text = format!(
@@ -359,17 +392,69 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         Ok((stat.inode, crc))
     }
 
-    fn create(&mut self, job: &Job<'_, F::Node>) -> Attempt<(F::Node, bool)> {
-        let fs = self.drain.target.fs();
-        let (uid, gid) = job.owner;
-        let owner = Ownership { uid: Some(uid), gid: Some(gid), mode: FILE_MODE };
-        let direct = match self.drain.options.target_io {
+    /// Writes the content; buffered where the target has taken a direct file and takes no direct
+    /// write.
+    fn fill(
+        &mut self,
+        job: &Job<'_, F::Node>,
+        made: &mut Made<F::Node>,
+    ) -> Attempt<Result<u32, TransferHalt>> {
+        let crc = self.transfer(job, made.node.id(), made.direct);
+        let refused = matches!(crc, Err(TransferHalt::Target(Errno::INVAL)));
+        if !(refused && made.direct && self.may_fall_back()) {
+            return Ok(crc);
+        }
+        let drain = Arc::clone(&self.drain);
+        drain.target.fs().set_direct(&made.node, false).map_err(|error| job.failure(error))?;
+        self.refuse_direct();
+        made.direct = false;
+        Ok(self.transfer(job, made.node.id(), made.direct))
+    }
+
+    /// The temporary, with a layout of its own if it is large enough and can have it.
+    fn create(&mut self, job: &Job<'_, F::Node>) -> Attempt<Made<F::Node>> {
+        let drain = Arc::clone(&self.drain);
+        let (fs, now) = (drain.target.fs(), drain.queue.clock().now());
+        let striping = drain.striping.as_ref().filter(|it| it.applies(job.stat.len, now));
+        let Some(striping) = striping else { return self.create_plain(job) };
+        let made = striping.create(fs, &job.directory, &job.temporary, job.ownership());
+        let node = match made.map_err(|error| job.creation_failure(error))? {
+            Hinted::Made(node) => node,
+            Hinted::Forgone(error) => {
+                let made = self.create_plain(job)?;
+                striping.complain(now, &job.target, error);
+                return Ok(made);
+            }
+        };
+        let mut direct = self.wants_direct(job);
+        if direct {
+            match fs.set_direct(&node, true) {
+                Ok(()) => {}
+                Err(FsError { errno: Errno::INVAL, .. }) if self.may_fall_back() => {
+                    self.refuse_direct();
+                    direct = false;
+                }
+                Err(error) => return Err(job.failure(error)),
+            }
+        }
+        Ok(Made { node, direct, laid_out: true })
+    }
+
+    fn wants_direct(&self, job: &Job<'_, F::Node>) -> bool {
+        match self.drain.options.target_io {
             TargetIo::Direct => true,
             TargetIo::Buffered => false,
             TargetIo::Auto => !self.direct_refused && job.stat.len >= DIRECT_BYTES_MIN,
-        };
+        }
+    }
+
+    /// The temporary, with the layout of its directory.
+    fn create_plain(&mut self, job: &Job<'_, F::Node>) -> Attempt<Made<F::Node>> {
+        let fs = self.drain.target.fs();
+        let (owner, direct) = (job.ownership(), self.wants_direct(job));
+        let plain = |node, direct| Made { node, direct, laid_out: false };
         match fs.create_named(&job.directory, &job.temporary, owner, direct) {
-            Ok(node) => Ok((node, direct)),
+            Ok(node) => Ok(plain(node, direct)),
             Err(FsError { errno: Errno::INVAL, .. }) if direct && self.may_fall_back() => {
                 // Some file systems create the name before they refuse the flag.
                 remove_temporary(fs, &job.directory, &job.temporary)
@@ -377,14 +462,10 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
                     .map_err(|error| job.failure(error))
                     .map(|node| {
                         self.refuse_direct();
-                        (node, false)
+                        plain(node, false)
                     })
             }
-            Err(error @ FsError { errno: Errno::EXIST, .. }) => {
-                let text = format!("temporary name of {:?} is in use: {error}", job.target);
-                Err(Failure::new(FailureClass::File, text).into())
-            }
-            Err(error) => Err(job.failure(error)),
+            Err(error) => Err(job.creation_failure(error)),
         }
     }
 

@@ -16,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use super::layout::{self, Layout};
 use super::{Access, Fs, FsError, FsType, Handle, Kind, Ownership, Result, Space, Stat};
 use crate::ring::FileId;
 
@@ -208,6 +209,27 @@ impl Fs for LinuxFs {
         let ready = set_ownership(node.as_fd(), owner)
             .and_then(|()| if direct { self.set_direct(&node, true) } else { Ok(()) });
         if let Err(error) = ready {
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    fn create_laid_out(
+        &self,
+        dir: &LinuxNode,
+        name: &Path,
+        owner: Ownership,
+        layout: &Layout,
+    ) -> Result<LinuxNode> {
+        let name = single("llapi_layout_file_open", name)?;
+        // Lustre's library takes nothing but paths. This one goes through the open directory,
+        // whatever stands under the directory's own path by now, and ends in one plain component,
+        // which O_EXCL does not follow if it is a symlink: like openat2 beneath the handle.
+        let path = format!("/proc/self/fd/{}", dir.fd.as_raw_fd());
+        let fd = layout::create_file(&Path::new(&path).join(name), owner.mode, layout)?;
+        let node = LinuxNode { fd };
+        if let Err(error) = set_ownership(node.as_fd(), owner) {
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
             return Err(error);
         }

@@ -14,8 +14,10 @@ use rustix::io::Errno;
 
 use crate::ring::FileId;
 
+pub use self::layout::Layout;
 pub use self::linux::{LinuxFs, LinuxNode};
 
+pub mod layout;
 pub mod linux;
 pub mod sim;
 #[cfg(test)]
@@ -169,6 +171,17 @@ pub trait Fs: Send + Sync + 'static {
         name: &Path,
         owner: Ownership,
         direct: bool,
+    ) -> Result<Self::Node>;
+
+    /// Like [`Self::create_named`] (through the page cache), spread over the servers as `layout`
+    /// says. Where that fails, an empty file may be left behind, except with EEXIST; ENOTTY where
+    /// the file system knows no layouts.
+    fn create_laid_out(
+        &self,
+        dir: &Self::Node,
+        name: &Path,
+        owner: Ownership,
+        layout: &Layout,
     ) -> Result<Self::Node>;
 
     /// Opens the existing regular file `rel` beneath `dir` (several components are allowed).

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 pub use self::faults::Operation;
 use self::image::{BLOCK_BYTES, Body, Change, ROOT};
 use self::state::{OpenFile, State, single};
-use super::{Access, Fs, FsError, FsType, Handle, Kind, Ownership, Result, Space, Stat};
+use super::{Access, Fs, FsError, FsType, Handle, Kind, Layout, Ownership, Result, Space, Stat};
 use crate::ring::FileId;
 
 mod faults;
@@ -43,6 +43,8 @@ pub struct SimConfig {
     pub preallocation: bool,
     /// O_DIRECT works; else EINVAL.
     pub direct: bool,
+    /// Files can have layouts; else ENOTTY.
+    pub layouts: bool,
     /// Changes become durable in order, as with ext4's journal.
     pub ordered: bool,
     /// What statfs says it is.
@@ -63,6 +65,7 @@ impl SimConfig {
             rename_noreplace: true,
             preallocation: true,
             direct: true,
+            layouts: false,
             ordered: true,
             fs_type: FsType::EXT4,
             first_file: 1_000,
@@ -77,6 +80,7 @@ impl SimConfig {
             unnamed_files: false,
             rename_noreplace: false,
             preallocation: false,
+            layouts: true,
             ordered: false,
             fs_type: FsType::LUSTRE,
             first_file: 1_000_000,
@@ -84,6 +88,9 @@ impl SimConfig {
         }
     }
 }
+
+/// Where the layout of a file is kept, in words.
+pub const LAYOUT_ATTRIBUTE: &str = "lustre.lov";
 
 #[derive(Debug)]
 struct World {
@@ -380,6 +387,26 @@ impl Fs for SimFs {
             state.commit(Change::Link { dir, name: name.to_owned(), inode });
             Ok(file)
         }))
+    }
+
+    /// As Lustre's library does it: a file, and then its layout. What a failure of the second step
+    /// leaves behind, stays.
+    fn create_laid_out(
+        &self,
+        dir: &SimNode,
+        name: &Path,
+        owner: Ownership,
+        layout: &Layout,
+    ) -> Result<SimNode> {
+        let node = self.create_named(dir, name, owner, false)?;
+        self.call(Operation::SetLayout, |state| {
+            if !state.config.layouts {
+                return Err(Errno::NOTTY);
+            }
+            let inode = state.inode_of(node.file)?;
+            state.set_attribute(inode, LAYOUT_ATTRIBUTE, layout.to_string().as_bytes())
+        })?;
+        Ok(node)
     }
 
     fn open(&self, dir: &SimNode, rel: &Path, access: Access) -> Result<SimNode> {

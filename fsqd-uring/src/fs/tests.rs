@@ -48,6 +48,25 @@ on_both!(
     locked_once,
 );
 
+#[test]
+fn layouts_where_there_are_none() {
+    let layout = Layout { stripes: layout::StripeCount::All, stripe_bytes: None, pool: None };
+    let ext4 = SimFs::new(SimConfig::ext4());
+    let root = ext4.open_root(path("/")).unwrap();
+    assert_eq!(errno(ext4.create_laid_out(&root, path("a"), MINE, &layout)), Errno::NOTTY);
+    assert_eq!(ext4.stat_at(&root, path("a")).unwrap().len, 0, "left behind");
+    let again = ext4.create_laid_out(&root, path("a"), MINE, &layout);
+    assert_eq!(errno(again), Errno::EXIST);
+
+    // Names are single also where the library would take any path.
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let root = LinuxFs.open_root(dir.path()).unwrap();
+    for bad in ["", "..", "a/b", "/a", "a/"] {
+        let error = errno(LinuxFs.create_laid_out(&root, path(bad), MINE, &layout));
+        assert_eq!(error, Errno::INVAL, "{bad:?}");
+    }
+}
+
 fn unnamed_until_published<F: Fs>(fs: &F, root: &Path) {
     let root = fs.open_root(root).unwrap();
     let file = fs.create_unnamed(&root, MINE, false).unwrap();

@@ -17,5 +17,6 @@ mod sessions;
 mod sign_on;
 mod signals;
 mod small_files;
+mod striping;
 mod trouble;
 mod worker_pool;

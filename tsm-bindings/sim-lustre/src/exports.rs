@@ -45,11 +45,11 @@ fn answer(call: &str, result: Result<(), Errno>) -> c_int {
 }
 
 /// Runs a call on a file system as the script has it.
-fn scripted(
+pub(crate) fn scripted<T>(
     mount: &Mount,
     call: &'static str,
-    work: impl FnOnce() -> Result<(), Errno>,
-) -> Result<(), Errno> {
+    work: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
     let verdict = mount.judge(call)?;
     std::thread::sleep(verdict.delay);
     match verdict.fault {
@@ -65,7 +65,7 @@ fn scripted(
 
 /// # Safety
 /// Null, or a C string.
-unsafe fn path(pointer: *const c_char) -> Result<PathBuf, Errno> {
+pub(crate) unsafe fn path(pointer: *const c_char) -> Result<PathBuf, Errno> {
     if pointer.is_null() {
         return Err(Errno::FAULT);
     }

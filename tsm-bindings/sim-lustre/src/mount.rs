@@ -82,7 +82,7 @@ pub(crate) fn find(path: &Path) -> Option<Arc<Mount>> {
         return Some(Arc::clone(mount));
     }
     let state = root.join(STATE);
-    for directory in ["files", "queue", "archive"] {
+    for directory in ["files", "queue", "archive", "layouts"] {
         fs::create_dir_all(state.join(directory)).ok()?;
     }
     let mount = Arc::new(Mount {
@@ -114,7 +114,7 @@ pub(crate) fn open_path(path: &Path) -> Result<rustix::fd::OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn identify(file: impl AsFd) -> Result<Fid, Errno> {
+pub(crate) fn identify(file: impl AsFd) -> Result<Fid, Errno> {
     let stat =
         rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
     // The time of birth tells a file from an earlier one that had its inode number.

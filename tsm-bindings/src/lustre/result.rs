@@ -3,14 +3,15 @@
 //! Invariant: a negative return value leaves this module as an errno with the name of the call,
 //! and what the library prints about it is switched off. The functions are safe: each keeps its
 //! strings and buffers alive for as long as the library looks at them, which is never longer than
-//! the call.
+//! the call. Only those on layouts are not, since a layout outlives a call.
 
 use std::ffi::{CStr, c_int};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
 
 use rustix::io::Errno;
 
-use super::sys::{self, Symbols};
+use super::sys::{self, LayoutSymbols, Symbols};
 use crate::Zeroed;
 
 /// A call that the library answered with an error.
@@ -144,6 +145,101 @@ impl Calls {
     }
 }
 
+/// A layout that the library has allocated.
+pub type RawLayout = NonNull<sys::llapi_layout>;
+
+/// The functions on layouts, which older libraries lack.
+pub struct LayoutCalls {
+    symbols: LayoutSymbols,
+}
+
+impl LayoutCalls {
+    pub(crate) fn new(symbols: LayoutSymbols) -> Self {
+        Self { symbols }
+    }
+
+    /// A layout that says nothing yet; it must be given back with [`Self::free`].
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn alloc(&self) -> Result<RawLayout> {
+        // SAFETY: takes nothing.
+        let layout = unsafe { (self.symbols.llapi_layout_alloc)() };
+        NonNull::new(layout).ok_or_else(|| last_error("llapi_layout_alloc"))
+    }
+
+    /// Gives a layout back.
+    ///
+    /// # Safety
+    /// It is of [`Self::alloc`] and is not used any more.
+    pub unsafe fn free(&self, layout: RawLayout) {
+        // SAFETY: the caller's promise.
+        unsafe { (self.symbols.llapi_layout_free)(layout.as_ptr()) };
+    }
+
+    /// Sets the number of stripes.
+    ///
+    /// # Safety
+    /// The layout is of [`Self::alloc`], and nobody else uses it meanwhile.
+    ///
+    /// # Errors
+    /// `EINVAL`: no such number.
+    pub unsafe fn set_stripe_count(&self, layout: RawLayout, count: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let rc = unsafe { (self.symbols.llapi_layout_stripe_count_set)(layout.as_ptr(), count) };
+        check_errno("llapi_layout_stripe_count_set", rc).map(drop)
+    }
+
+    /// Sets the size of a stripe, bytes.
+    ///
+    /// # Safety
+    /// As for [`Self::set_stripe_count`].
+    ///
+    /// # Errors
+    /// `EINVAL`: not a multiple of [`sys::STRIPE_UNIT_BYTES`].
+    pub unsafe fn set_stripe_size(&self, layout: RawLayout, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let rc = unsafe { (self.symbols.llapi_layout_stripe_size_set)(layout.as_ptr(), bytes) };
+        check_errno("llapi_layout_stripe_size_set", rc).map(drop)
+    }
+
+    /// Sets the pool whose OSTs are taken.
+    ///
+    /// # Safety
+    /// As for [`Self::set_stripe_count`].
+    ///
+    /// # Errors
+    /// `EINVAL`: longer than [`sys::POOL_BYTES_MAX`].
+    pub unsafe fn set_pool(&self, layout: RawLayout, pool: &CStr) -> Result<()> {
+        // SAFETY: the caller's promise; the library copies the name.
+        let rc =
+            unsafe { (self.symbols.llapi_layout_pool_name_set)(layout.as_ptr(), pool.as_ptr()) };
+        check_errno("llapi_layout_pool_name_set", rc).map(drop)
+    }
+
+    /// Opens a file with open(2)'s flags and mode; one that it makes gets the layout.
+    ///
+    /// # Safety
+    /// As for [`Self::set_stripe_count`].
+    ///
+    /// # Errors
+    /// Those of open(2), or of setting the layout: then the empty file may be left behind.
+    pub unsafe fn file_open(
+        &self,
+        path: &CStr,
+        flags: c_int,
+        mode: u32,
+        layout: RawLayout,
+    ) -> Result<OwnedFd> {
+        let (open, layout) = (self.symbols.llapi_layout_file_open, layout.as_ptr());
+        // SAFETY: the caller's promise.
+        let fd = unsafe { open(path.as_ptr(), flags, mode, layout) };
+        let fd = check_errno("llapi_layout_file_open", fd)?;
+        // SAFETY: the library has opened it for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
 fn text() -> Box<Text> {
     Box::new([0; sys::PATH_BYTES])
 }
@@ -153,12 +249,25 @@ fn check(call: &'static str, rc: c_int) -> Result<()> {
     if rc >= 0 {
         return Ok(());
     }
-    // Beyond the range of errnos the number says nothing.
-    let errno = match rc.checked_neg() {
-        Some(errno @ 1..4096) => Errno::from_raw_os_error(errno),
+    Err(CallError { call, errno: errno(rc.checked_neg()) })
+}
+
+/// The same for calls that return -1 and set `errno`; the value where it is not negative.
+fn check_errno(call: &'static str, rc: c_int) -> Result<c_int> {
+    if rc >= 0 { Ok(rc) } else { Err(last_error(call)) }
+}
+
+/// What `errno` says now, right after a call that failed.
+fn last_error(call: &'static str) -> CallError {
+    CallError { call, errno: errno(std::io::Error::last_os_error().raw_os_error()) }
+}
+
+/// Beyond the range of errnos, and where there is none, the number says only that it failed.
+fn errno(number: Option<i32>) -> Errno {
+    match number {
+        Some(number @ 1..4096) => Errno::from_raw_os_error(number),
         _ => Errno::IO,
-    };
-    Err(CallError { call, errno })
+    }
 }
 
 #[cfg(test)]

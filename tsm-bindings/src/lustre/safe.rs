@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
-use super::result::{CallError, Calls};
+use super::layout::Layout;
+use super::result::{CallError, Calls, LayoutCalls};
 use super::sys;
 use crate::Zeroed;
 use crate::abi::{LoadError, Loaded, Wanted, c_string};
@@ -60,6 +61,9 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The library lacks functions that are needed for this and nothing else.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// More files than one request holds.
     #[error("{files} files are too many for one request, at most {max} are taken")]
     TooMany {
@@ -76,7 +80,7 @@ impl Error {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Call { error, .. } => cause(*error),
-            Self::Path { .. } => Cause::Other,
+            Self::Path { .. } | Self::Load(_) => Cause::Other,
             Self::TooMany { .. } => Cause::TooMany,
         }
     }
@@ -280,6 +284,8 @@ pub struct CurrentAction {
 /// The library, loaded.
 pub struct Lustre {
     calls: Calls,
+    /// Optional, because only who wants layouts needs them.
+    layouts: Result<LayoutCalls, LoadError>,
     path: PathBuf,
 }
 
@@ -312,7 +318,10 @@ impl Lustre {
         let file = unsafe { Loaded::open(&WANTED, library)? };
         // SAFETY: the signatures are those of the library since 2.5.
         let symbols = unsafe { sys::Symbols::resolve(&file)? };
-        let lustre = Self { calls: Calls::new(symbols), path: file.path().to_path_buf() };
+        // SAFETY: the signatures are those of the library since 2.7.
+        let layouts = unsafe { sys::LayoutSymbols::resolve(&file) }.map(LayoutCalls::new);
+        let path = file.path().to_path_buf();
+        let lustre = Self { calls: Calls::new(symbols), layouts, path };
         Ok(loaded.insert(Box::leak(Box::new(lustre))))
     }
 
@@ -320,6 +329,23 @@ impl Lustre {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the library can give files layouts.
+    ///
+    /// # Errors
+    /// It lacks functions for that, which are named.
+    pub fn has_layouts(&self) -> Result<(), LoadError> {
+        self.layouts.as_ref().map(drop).map_err(Clone::clone)
+    }
+
+    /// A layout for new files that says nothing yet.
+    ///
+    /// # Errors
+    /// [`Self::has_layouts`], or no memory.
+    pub fn new_layout(&'static self) -> Result<Layout, Error> {
+        let calls = self.layouts.as_ref().map_err(|error| Error::Load(error.clone()))?;
+        Layout::new(calls)
     }
 
     /// The mounted file system that an absolute path begins with. It is compared as text: resolve
@@ -438,11 +464,11 @@ fn file_state(raw: sys::hsm_user_state) -> FileState {
     FileState { flags: Flags(raw.hus_states), archive_id: raw.hus_archive_id }
 }
 
-fn about(subject: &Path, error: CallError) -> Error {
+pub(super) fn about(subject: &Path, error: CallError) -> Error {
     Error::Call { subject: subject.to_path_buf(), error }
 }
 
-fn absolute(path: &Path) -> Result<CString, Error> {
+pub(super) fn absolute(path: &Path) -> Result<CString, Error> {
     let bytes = path.as_os_str().as_bytes();
     let fits = path.is_absolute() && bytes.len() < sys::PATH_BYTES;
     let text = fits.then(|| CString::new(bytes).ok()).flatten();

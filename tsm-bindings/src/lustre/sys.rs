@@ -8,6 +8,8 @@
 
 use std::ffi::{c_char, c_int};
 
+use libc::mode_t;
+
 use crate::abi::{c_structs, symbols};
 
 /// Most files in one request: the kernel refuses 53, and Lustre's own tools stop here.
@@ -49,6 +51,16 @@ pub const HS_LOST: u32 = 0x40;
 pub const HR_FORCE_ACTION: u64 = 1;
 /// `length` of an extent: to the end of the file.
 pub const TO_THE_END: u64 = u64::MAX;
+/// Stripe count or size: as the file system has it.
+pub const LAYOUT_DEFAULT: u64 = 0x1000_0000_0000_0002;
+/// Stripe count: one stripe on each OST.
+pub const LAYOUT_WIDE: u64 = 0x1000_0000_0000_0003;
+/// Stripe count: most that a file's layout can count, since all ones mean all OSTs.
+pub const STRIPES_MAX: u16 = u16::MAX - 1;
+/// Stripe sizes are multiples of this, bytes.
+pub const STRIPE_UNIT_BYTES: u32 = 64 << 10;
+/// Longest name of a pool, bytes.
+pub const POOL_BYTES_MAX: usize = 15;
 /// Level of `llapi_msg_set_level`: print nothing.
 pub const MSG_OFF: c_int = 0;
 /// Level of `llapi_msg_set_level`: print errors.
@@ -123,5 +135,26 @@ symbols! {
         llapi_hsm_current_action:
             unsafe extern "C" fn(*const c_char, *mut hsm_current_action) -> c_int,
         llapi_msg_set_level: unsafe extern "C" fn(c_int),
+    }
+}
+
+/// A layout in the making; only the library looks inside.
+#[repr(C)]
+pub struct llapi_layout {
+    _inside: [u8; 0],
+}
+
+symbols! {
+    /// The functions that give new files a layout, since Lustre 2.7. All of them return -1 or null
+    /// and set `errno`.
+    struct LayoutSymbols {
+        llapi_layout_alloc: unsafe extern "C" fn() -> *mut llapi_layout,
+        llapi_layout_free: unsafe extern "C" fn(*mut llapi_layout),
+        llapi_layout_stripe_count_set: unsafe extern "C" fn(*mut llapi_layout, u64) -> c_int,
+        llapi_layout_stripe_size_set: unsafe extern "C" fn(*mut llapi_layout, u64) -> c_int,
+        llapi_layout_pool_name_set:
+            unsafe extern "C" fn(*mut llapi_layout, *const c_char) -> c_int,
+        llapi_layout_file_open:
+            unsafe extern "C" fn(*const c_char, c_int, mode_t, *const llapi_layout) -> c_int,
     }
 }

@@ -14,6 +14,8 @@ pub enum Operation {
     Directory,
     CreateUnnamed,
     CreateNamed,
+    /// Second step of [`crate::fs::Fs::create_laid_out`], whose first one is `CreateNamed`.
+    SetLayout,
     Open,
     PublishUnnamed,
     Link,
@@ -49,6 +51,7 @@ impl Operation {
         match self {
             Self::OpenRoot => "openat",
             Self::Directory | Self::CreateUnnamed | Self::CreateNamed | Self::Open => "openat2",
+            Self::SetLayout => "llapi_layout_file_open",
             Self::PublishUnnamed | Self::Link => "linkat",
             Self::RenameNoreplace => "renameat2",
             Self::Remove | Self::RemoveDirectory => "unlinkat",
