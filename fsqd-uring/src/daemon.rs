@@ -28,7 +28,7 @@ use crate::ingest::acceptor::{Acceptor, ListenError, Listener, Place};
 use crate::ingest::inbox::Message;
 use crate::ingest::shard::ShardConfig;
 use crate::ingest::worker::{Worker, WorkerConfig, WorkerError};
-use crate::limits::WINDOW_BYTES;
+use crate::limits::{BLOCK_BYTES, WINDOW_BYTES};
 use crate::path::{Admission, PRIVATE_DIRECTORY};
 use crate::queue::record::Record;
 use crate::queue::recovery;
@@ -41,6 +41,7 @@ use crate::ring::uring::{Uring, UringConfig};
 use crate::signals::{self, Signal};
 use crate::staging::root::{RootError, StagingRoot};
 use crate::staging::{Neighbours, StagingConfig, StagingService};
+use crate::stats::collector::{Collector, Consumer};
 
 /// Block of a drain worker's reads and writes.
 const DRAIN_BLOCK_BYTES: u32 = 4 << 20;
@@ -97,6 +98,7 @@ struct Daemon {
     staging: Staging,
     queue: Arc<Queue<SystemClock>>,
     workers: Vec<Worker>,
+    collector: Collector,
     /// Threads that wait for the target or the archive.
     drains: Vec<JoinHandle<()>>,
     acceptor: Acceptor,
@@ -108,7 +110,7 @@ struct Daemon {
 /// # Errors
 /// Why it does not start.
 pub fn run(config: &Config) -> Result<ExitCode, StartError> {
-    let daemon = Daemon::start(config)?;
+    let mut daemon = Daemon::start(config)?;
     let healthy = daemon.serve();
     Ok(daemon.stop(healthy))
 }
@@ -165,20 +167,24 @@ impl Daemon {
                 instance: instance(&config.localfs)?,
             },
         };
-        let drains = start_drain(config, &backend, drain)?;
+        let (drains, consumers) = start_drain(config, &backend, drain)?;
         let place = |worker: &Worker| Place {
             inbox: Arc::clone(&worker.inbox),
             load: Arc::clone(&worker.load),
         };
         let acceptor = Acceptor::start(listener, workers.iter().map(place).collect())?;
-        Ok(Self { sign_on, staging, queue, workers, drains, acceptor, events })
+        let (format, interval) = (config.log_format, config.stats_interval);
+        let collector = Collector::new(format, interval, &workers, consumers);
+        Ok(Self { sign_on, staging, queue, workers, collector, drains, acceptor, events })
     }
 
     /// Waits for the end; whether it was asked for.
-    fn serve(&self) -> bool {
+    fn serve(&mut self) -> bool {
         loop {
-            match self.events.recv_timeout(LOOK_AFTER) {
+            let wait = self.collector.tick(LOOK_AFTER);
+            match self.events.recv_timeout(wait) {
                 Ok(Signal::Reload) => self.reload(),
+                Ok(Signal::Report) => self.collector.report(),
                 Ok(Signal::Stop) => {
                     info!("stopping; a second signal ends the daemon at once");
                     return true;
@@ -205,23 +211,19 @@ impl Daemon {
         }
     }
 
-    fn stop(self, asked: bool) -> ExitCode {
+    fn stop(mut self, asked: bool) -> ExitCode {
         self.acceptor.stop();
         for worker in &self.workers {
             worker.inbox.post(Message::Stop);
         }
-        let mut healthy = asked;
-        for worker in self.workers {
-            match worker.join() {
-                Ok(totals) => debug!("ingest ring ended: {totals:?}"),
-                Err(_) => healthy = false,
-            }
-        }
+        let counted: Vec<_> = self.workers.into_iter().map(|worker| worker.join().ok()).collect();
+        let healthy = asked && counted.iter().all(Option::is_some);
         // Finishes what it was given; its last files may still reach the queue.
         drop(self.staging);
         self.queue.close();
         let until = Instant::now() + STOP_PATIENCE;
         let late = self.drains.into_iter().filter(|thread| !joins(thread, until)).count();
+        self.collector.report_end(counted);
         if late > 0 {
             warn!("{late} workers still wait for the target; their files are taken up next time");
         }
@@ -311,7 +313,12 @@ fn start_ingest(
     };
     let owner = Ownership { uid: None, gid: None, mode: 0o600 };
     let block = root.fs.create_unnamed(&root.node, owner, root.facts.direct);
-    let block = block.map_err(|error| std::io::Error::from(error.errno))?;
+    // As staging files are: a write that makes a file longer goes to the kernel's worker pool.
+    let allocated = block.and_then(|block| {
+        root.fs.allocate(&block, 0, BLOCK_BYTES.into())?;
+        Ok(block)
+    });
+    let block = allocated.map_err(|error| std::io::Error::from(error.errno))?;
     (0..config.sthreads)
         .map(|number| {
             let config =
@@ -406,20 +413,22 @@ fn start_drain(
     config: &Config,
     backend: &Backend,
     drain: Drain<LinuxFs, SystemClock>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
+) -> Result<(Vec<JoinHandle<()>>, Vec<Consumer>), StartError> {
     let (tree, queue) = (Arc::clone(&drain.tree), Arc::clone(&drain.queue));
     let drain::Options { archive: mode, instance, .. } = drain.options;
     let shared = Arc::new(drain);
-    let mut threads = Vec::new();
+    let (mut threads, mut consumers) = (Vec::new(), Vec::new());
     for index in 0..config.qthreads {
         let shared = Arc::clone(&shared);
         let arena = Span { start: 0, len: DRAIN_BLOCKS * DRAIN_BLOCK_BYTES };
         let best = best_rung(config.ring_mode);
         let ring = ring_config(best, DRAIN_KERNEL_WORKERS_MAX, u64::from(arena.len));
-        threads.push(drain::spawn(index, move || {
+        let (thread, consumer) = drain::spawn(index, move || {
             let ring = Uring::open(&ring)?;
             Ok::<_, SetupError>(DrainWorker::new(shared, ring, arena, DRAIN_BLOCK_BYTES))
-        })?);
+        })?;
+        threads.push(thread);
+        consumers.push(consumer);
     }
     let pool = archive::Pool {
         tree: Arc::clone(&tree),
@@ -430,7 +439,7 @@ fn start_drain(
     threads.extend(backend.start(pool, config.athreads, instance)?);
     let house = std::thread::Builder::new().name("fsq_house".to_owned());
     threads.push(house.spawn(move || recovery::keep_house(&tree, &queue, mode))?);
-    Ok(threads)
+    Ok((threads, consumers))
 }
 
 /// A number of this staging directory's own, made once and kept in it: it tells the temporary names

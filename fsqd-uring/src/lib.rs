@@ -25,3 +25,4 @@ pub mod ring;
 pub mod services;
 pub mod signals;
 pub mod staging;
+pub mod stats;

@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use fsq_wire::{Info, Login, Op, PACKET_BYTES, Packet, PacketMut, StorageDest, VERSION};
@@ -169,8 +170,12 @@ fn no_allocation_for_a_chunk() {
         for _ in 0..100 {
             client.data(&payload);
         }
+        let (to, answer) = sync_channel(1);
+        ring.worker.inbox.post(Message::Count(7, to));
+        let (number, counted) = answer.recv().expect("an answer");
+        assert_eq!((number, counted.shard.chunks % 140), (7, 0));
         let after = INGEST_ALLOCATIONS.load(Ordering::Relaxed);
-        assert_eq!(after - before, 0, "allocations in 100 chunks to {dest}");
+        assert_eq!(after - before, 0, "allocations in 100 chunks to {dest} and a report");
         client.request(Op::Close, b"", |_| {});
     }
     let stored = localfs.path().join("data/local");
@@ -178,5 +183,5 @@ fn no_allocation_for_a_chunk() {
     ring.acceptor.stop();
     ring.worker.inbox.post(Message::Stop);
     let totals = ring.worker.join().expect("a clean end");
-    assert_eq!((totals.files, totals.chunks), (1, 280));
+    assert_eq!((totals.shard.files, totals.shard.chunks), (1, 280));
 }

@@ -208,6 +208,8 @@ pub struct Config {
     pub verbose: Verbosity,
     /// The shape of log lines.
     pub log_format: LogFormat,
+    /// How often the rings' counters are logged; zero: only when asked for by SIGUSR1.
+    pub stats_interval: Duration,
     /// Check all this and exit.
     pub check_config: bool,
 }
@@ -308,6 +310,7 @@ impl Config {
             ring_mode: typed.ring_mode.unwrap_or_default(),
             verbose: typed.verbose.unwrap_or_default(),
             log_format: typed.log_format.unwrap_or_default(),
+            stats_interval: Duration::from_secs(typed.stats_interval.unwrap_or(0)),
             check_config: typed.check_config,
         };
         config.check_disjoint(|path| path.to_path_buf()).map_err(ConfigError::Usage)?;

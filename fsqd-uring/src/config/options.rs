@@ -168,6 +168,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(super) log_format: Option<LogFormat>,
 
+    /// How often the rings' counters are logged; SIGUSR1 logs them at any time [default: 0, never]
+    #[arg(long, value_name = "SECONDS", value_parser = bounded::<u64>(0, 86400, "at most a day"))]
+    pub(super) stats_interval: Option<u64>,
+
     /// Check configuration, directories and files, and exit
     #[arg(long)]
     pub(super) check_config: bool,

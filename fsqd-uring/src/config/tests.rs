@@ -59,6 +59,7 @@ fn defaults() {
         ring_mode: RingMode::Auto,
         verbose: Verbosity::Message,
         log_format: LogFormat::Fsq,
+        stats_interval: Duration::ZERO,
         check_config: false,
     };
     assert_eq!(config, expected);
@@ -104,6 +105,8 @@ fn every_option_arrives() {
         "plain",
         "--log-format",
         "json",
+        "--stats-interval",
+        "10",
         "--check-config",
     ]);
     let expected = Config {
@@ -130,6 +133,7 @@ fn every_option_arrives() {
         ring_mode: RingMode::Plain,
         verbose: Verbosity::Debug,
         log_format: LogFormat::Json,
+        stats_interval: Duration::from_secs(10),
         check_config: true,
     };
     assert_eq!(config, expected);

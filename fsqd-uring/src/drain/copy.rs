@@ -20,7 +20,8 @@ pub const ALIGNMENT: u32 = 4096;
 /// file) and are submitted again before it counts as an error.
 const IDLE_MAX: u32 = 64;
 
-const READ: u8 = 1;
+/// Kinds of its tokens.
+pub(super) const READ: u8 = 1;
 const WRITE: u8 = 2;
 
 /// An open file, and whether it was opened O_DIRECT.

@@ -20,13 +20,17 @@ use crate::queue::route::ArchiveMode;
 use crate::queue::staged::StagingTree;
 use crate::queue::{Pulse, Queue, Stage};
 use crate::ring::Ring;
+use crate::stats::collector::Consumer;
+use crate::stats::usage::{RingThread, Scan};
 
+pub use self::counters::{DrainCounters, SharedCounters};
 pub use self::publish::PREFIX as TEMPORARY_PREFIX;
 pub use self::stripe::Striping;
 pub use self::target::TargetRoot;
 pub use self::worker::DrainWorker;
 
 pub mod copy;
+mod counters;
 pub mod lustre;
 pub mod peek;
 pub(crate) mod publish;
@@ -97,14 +101,15 @@ pub enum SpawnError<E: std::error::Error> {
 }
 
 /// Starts the thread of worker number `index` and waits until it is ready. `make` runs on that
-/// thread, since a ring may only be used by the thread that made it.
+/// thread, since a ring may only be used by the thread that made it. The thread ends when the queue
+/// is closed.
 ///
 /// # Errors
 /// See [`SpawnError`].
 pub fn spawn<F, R, C, E>(
     index: usize,
     make: impl FnOnce() -> Result<DrainWorker<F, R, C>, E> + Send + 'static,
-) -> Result<JoinHandle<()>, SpawnError<E>>
+) -> Result<(JoinHandle<()>, Consumer), SpawnError<E>>
 where
     F: Fs,
     R: Ring,
@@ -120,24 +125,27 @@ where
                 // Nobody waits for it only if the starter is gone.
                 let _ = ready.send(Err(error));
             }
-            Ok(worker) => {
-                let _ = ready.send(Ok(()));
+            Ok(mut worker) => {
+                let usage = Arc::new(RingThread::this());
+                let _ = ready.send(Ok((worker.counters(), Arc::clone(&usage))));
                 if let Err(errno) = worker.run() {
                     tracing::error!(
                         "queue consumer thread fsq_queue/{index} ends: its ring failed: {errno}"
                     );
                 }
+                // As long as thread, ring and kernel workers are there.
+                let _ = usage.sample(&Scan::now());
             }
         }
     };
-    let handle = Builder::new().name(name.clone()).spawn(run).map_err(SpawnError::Thread)?;
-    match started.recv() {
-        Ok(Ok(())) => {}
+    let thread = Builder::new().name(name.clone()).spawn(run).map_err(SpawnError::Thread)?;
+    let (counters, usage) = match started.recv() {
+        Ok(Ok(shared)) => shared,
         Ok(Err(error)) => return Err(SpawnError::Make(error)),
         Err(_) => return Err(SpawnError::Thread(std::io::Error::other("it ended at its start"))),
-    }
+    };
     tracing::info!("created queue consumer thread {name}");
-    Ok(handle)
+    Ok((thread, Consumer { counters, usage }))
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ fn threads_on_this_machine_drain_and_archive() {
             let make = move || {
                 Uring::open(&ring()).map(|ring| DrainWorker::new(drain, ring, ARENA, BLOCK_BYTES))
             };
-            spawn(index, make).expect("a thread")
+            spawn(index, make).expect("a thread").0
         })
         .collect();
     let pool =

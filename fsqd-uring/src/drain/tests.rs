@@ -479,6 +479,32 @@ fn files_of_the_old_daemon_are_taken_over() {
 }
 
 #[test]
+fn what_a_worker_has_moved_is_counted() {
+    // The last one is written O_DIRECT, in whole pages; it is read past the page cache as well.
+    let sizes = [0, 1, 70_001, 3 * 65_536, (1 << 20) + 1];
+    let length: u64 = sizes.iter().map(|size| *size as u64).sum();
+    for (verify, times_read) in [(Verify::Stream, 1), (Verify::Readback, 2)] {
+        let mut world = World::new(1);
+        world.options.verify = verify;
+        for (n, size) in sizes.into_iter().enumerate() {
+            world.stage(&format!("f{n}"), &content(size, 7), Lustre);
+        }
+        let mut daemon = world.start().expect("it starts");
+        let counters = daemon.worker.counters();
+        assert_eq!(counters.get(), DrainCounters::default());
+        daemon.recover(Scan::Start);
+        daemon.drain();
+        assert_eq!(world.target_files().len(), sizes.len());
+        let counted = counters.get();
+        assert_eq!(counted.bytes_read, times_read * length, "{verify:?}");
+        assert_eq!(counted.bytes_written, length + 4095, "{verify:?}");
+        // A read and a write for each block, and the write of the last waits for its read.
+        assert!(counted.ring.completions >= 2 * (1 + 2 + 3 + 17), "{counted:?}");
+        assert!(counted.ring.enters > 17, "{counted:?}");
+    }
+}
+
+#[test]
 fn a_hung_target_is_noticed_and_the_queue_still_answers() {
     let world = World::new(1);
     world.stage("a", b"a", Lustre);

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::copy::{ALIGNMENT, End, Plan, Transfer, TransferError};
+use super::copy::{ALIGNMENT, End, Plan, READ, Transfer, TransferError};
+use super::counters::{DrainCounters, SharedCounters};
 use super::publish::{remove_temporary, temporary_name};
 use super::stripe::{Hinted, is_lack_of_space};
 use super::target::Directories;
@@ -48,6 +49,8 @@ pub struct DrainWorker<F: Fs, R: Ring, C: Clock> {
     pulse: Arc<Pulse>,
     /// The target has refused O_DIRECT.
     direct_refused: bool,
+    counters: DrainCounters,
+    shared: Arc<SharedCounters>,
 }
 
 /// Why an attempt ended early.
@@ -137,14 +140,21 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
             completions: Vec::with_capacity(2),
             generation: 0,
             direct_refused: false,
+            counters: DrainCounters::default(),
+            shared: Arc::default(),
         }
+    }
+
+    /// Where it leaves what it has counted.
+    pub fn counters(&self) -> Arc<SharedCounters> {
+        Arc::clone(&self.shared)
     }
 
     /// Works until the queue is closed.
     ///
     /// # Errors
     /// The ring is broken.
-    pub fn run(mut self) -> Result<(), Errno> {
+    pub fn run(&mut self) -> Result<(), Errno> {
         while let Some(tickets) = self.drain.queue.clone().take(Stage::Copy, 1) {
             for ticket in &tickets {
                 self.work(ticket)?;
@@ -579,8 +589,16 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
             }
             self.ring.reap(None, &mut self.completions).map_err(TransferHalt::Ring)?;
             for completion in self.completions.drain(..) {
+                let moved = u64::from(completion.result.unwrap_or(0));
+                if completion.token.kind() == READ {
+                    self.counters.bytes_read += moved;
+                } else {
+                    self.counters.bytes_written += moved;
+                }
                 transfer.completed(&completion, &self.ring);
             }
+            self.counters.ring = self.ring.counters();
+            self.shared.set(&self.counters);
             self.pulse.beat(queue.clock().now());
             if queue.is_closing() {
                 transfer.stop();

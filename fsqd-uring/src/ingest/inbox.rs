@@ -5,8 +5,10 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::worker::WorkerCounters;
 use crate::ring::Token;
 use crate::ring::uring::Waker;
 use crate::services::Answer;
@@ -24,6 +26,8 @@ pub enum Message {
     },
     /// The answer to a job.
     Answer(Token, Answer),
+    /// Send a copy of what was counted, with this number; never waits for room.
+    Count(usize, SyncSender<(usize, WorkerCounters)>),
     /// Finish what is being committed and end.
     Stop,
 }

@@ -150,7 +150,7 @@ impl Shard {
         if session.life != Life::Open {
             match done.result {
                 Ok(count) if count > 0 => self.receive(io, slot),
-                Err(Errno::AGAIN | Errno::INTR) => self.receive(io, slot),
+                Err(Errno::AGAIN | Errno::INTR) => self.receive_again(io, slot),
                 _ => self.close(io, slot),
             }
             return;
@@ -160,7 +160,7 @@ impl Shard {
                 self.receive_cancelled(io, slot);
             }
             // Old kernels let these through; the operation has not happened.
-            Err(Errno::AGAIN | Errno::INTR) => self.receive(io, slot),
+            Err(Errno::AGAIN | Errno::INTR) => self.receive_again(io, slot),
             Ok(_) if was == Receive::Poll => {
                 let Phase::Payload { remaining } = session.wire.phase() else { return };
                 self.receive_payload(io, slot, remaining, true);
@@ -175,6 +175,12 @@ impl Shard {
                 _ => self.payload_dropped(io, slot, count),
             },
         }
+    }
+
+    /// Arms the same once more.
+    fn receive_again<R: Ring, S: Services>(&mut self, io: &mut Io<'_, R, S>, slot: u32) {
+        self.counters.resubmissions += 1;
+        self.receive(io, slot);
     }
 
     /// A receive was ended by us before anything came: the peer has stalled, or its window is
@@ -199,7 +205,7 @@ impl Shard {
         session.filled += count;
         session.more_waiting = more_waiting;
         if session.filled < PACKET_BYTES as u32 {
-            self.receive(io, slot);
+            self.receive_again(io, slot);
         } else if session.sending.is_some() {
             session.packet_held = true;
         } else {
@@ -215,10 +221,9 @@ impl Shard {
         asked: u32,
         more_waiting: bool,
     ) {
-        self.counters.bytes += u64::from(part.len);
+        let short = self.count_payload(part.len, asked);
         let session = &mut self.sessions[slot as usize];
         session.wire.payload(u64::from(part.len));
-        let short = part.len < asked;
         // The upload may have failed while the receive was in flight.
         match &mut session.upload {
             Some(upload) if session.sink == Sink::Staging => {
@@ -226,11 +231,8 @@ impl Shard {
             }
             _ => {}
         }
-        if short {
-            self.counters.short_receives += 1;
-            if !more_waiting && self.pool.scarce() {
-                self.let_window_go(io, slot);
-            }
+        if short && !more_waiting && self.pool.scarce() {
+            self.let_window_go(io, slot);
         }
         self.pump(io, slot);
         self.payload_goes_on(io, slot);
@@ -242,9 +244,24 @@ impl Shard {
         slot: u32,
         count: u32,
     ) {
-        self.counters.bytes += u64::from(count);
-        self.sessions[slot as usize].wire.payload(u64::from(count));
+        let session = &mut self.sessions[slot as usize];
+        let asked = match session.wire.phase() {
+            Phase::Payload { remaining } => remaining.min(u64::from(self.scratch.len)) as u32,
+            _ => count,
+        };
+        session.wire.payload(u64::from(count));
+        self.count_payload(count, asked);
         self.payload_goes_on(io, slot);
+    }
+
+    /// Counts a receive of payload; whether it was short, and the rest will be asked for again.
+    fn count_payload(&mut self, count: u32, asked: u32) -> bool {
+        let short = count < asked;
+        self.counters.bytes += u64::from(count);
+        self.counters.receives += 1;
+        self.counters.short_receives += u64::from(short);
+        self.counters.resubmissions += u64::from(short);
+        short
     }
 
     fn payload_goes_on<R: Ring, S: Services>(&mut self, io: &mut Io<'_, R, S>, slot: u32) {

@@ -285,6 +285,7 @@ impl Shard {
             let rest = from.part(sent, from.len - sent);
             session.sending = Some(rest);
             let socket = session.socket;
+            self.counters.resubmissions += 1;
             return self.push(io, slot, kind::SEND, Op::Send { socket, from: rest });
         }
         if session.life == Life::Leaving {

@@ -81,7 +81,7 @@ impl ShardConfig {
     }
 }
 
-/// Totals of a ring since its start, for the log and the tests.
+/// Totals of a ring's sessions since its start: plain numbers that only the ring's thread touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardCounters {
     /// Sessions accepted.
@@ -92,10 +92,36 @@ pub struct ShardCounters {
     pub bytes: u64,
     /// DATA packets answered.
     pub chunks: u64,
-    /// Payload receives that came back short.
+    /// Receives that brought payload.
+    pub receives: u64,
+    /// Those among them that came back short.
     pub short_receives: u64,
-    /// Writes that came back short and were continued.
+    /// Writes to staging that moved bytes.
+    pub writes: u64,
+    /// Bytes they have moved. What is left of a file at its CLOSE, less than half a window, is
+    /// written by the staging pool and not in this number; a block that a short write has cut is
+    /// written, and counted, again.
+    pub bytes_written: u64,
+    /// Writes among them that came back short and were continued.
     pub short_writes: u64,
+    /// Receives, sends and writes that were submitted again, because the one before has done a part
+    /// of it (short) or nothing (EAGAIN, EINTR).
+    pub resubmissions: u64,
+}
+
+impl std::ops::AddAssign for ShardCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.chunks += other.chunks;
+        self.receives += other.receives;
+        self.short_receives += other.short_receives;
+        self.writes += other.writes;
+        self.bytes_written += other.bytes_written;
+        self.short_writes += other.short_writes;
+        self.resubmissions += other.resubmissions;
+    }
 }
 
 /// The machine. See the module's documentation.

@@ -111,7 +111,13 @@ impl Shard {
         let again = match result {
             // A write of nothing is a full device that does not say so.
             Ok(0) => Err(Errno::NOSPC),
-            Ok(count) => Ok(upload.content.written(index, count)),
+            Ok(count) => {
+                let written = upload.content.written(index, count);
+                self.counters.writes += 1;
+                self.counters.bytes_written += u64::from(count);
+                self.counters.short_writes += u64::from(written != Written::Whole);
+                Ok(written)
+            }
             // Old kernels let these through; nothing was written.
             Err(Errno::AGAIN | Errno::INTR) => Ok(upload.content.rewrite(index)),
             Err(errno) => Err(errno),
@@ -119,7 +125,7 @@ impl Shard {
         match again {
             Ok(Written::Whole) => {}
             Ok(Written::Again { from, offset }) => {
-                self.counters.short_writes += 1;
+                self.counters.resubmissions += 1;
                 let op = Op::Write { file: staged.file, from, offset };
                 self.push(io, slot, kind::WRITE + index, op);
             }

@@ -21,8 +21,9 @@ use crate::path::Admission;
 use crate::ring::arena::Arena;
 use crate::ring::setup::{Rung, SetupError};
 use crate::ring::uring::{Caps, Uring, UringConfig};
-use crate::ring::{Completion, FileId, Ring, SocketId, selftest};
+use crate::ring::{Completion, FileId, Ring, RingCounters, SocketId, selftest};
 use crate::services::Services;
+use crate::stats::usage::{RingThread, Scan};
 
 /// Submissions that fit into a ring; more at once cost a system call.
 const ENTRIES: u32 = 256;
@@ -58,6 +59,22 @@ pub enum WorkerError {
     Thread(#[from] std::io::Error),
 }
 
+/// What an ingest ring has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounters {
+    /// Its sessions.
+    pub shard: ShardCounters,
+    /// Its ring.
+    pub ring: RingCounters,
+}
+
+impl std::ops::AddAssign for WorkerCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.shard += other.shard;
+        self.ring += other.ring;
+    }
+}
+
 /// A running ingest ring, as the others see it.
 #[derive(Debug)]
 pub struct Worker {
@@ -67,7 +84,9 @@ pub struct Worker {
     pub load: Arc<AtomicUsize>,
     /// What its ring was found to do.
     pub caps: Caps,
-    thread: JoinHandle<Result<ShardCounters, Errno>>,
+    /// What its thread costs.
+    pub usage: Arc<RingThread>,
+    thread: JoinHandle<Result<WorkerCounters, Errno>>,
 }
 
 impl Worker {
@@ -98,30 +117,34 @@ impl Worker {
                 Err(error) => {
                     // Nobody waits for it only if the starter is gone.
                     let _ = ready.send(Err(error));
-                    return Ok(ShardCounters::default());
+                    return Ok(WorkerCounters::default());
                 }
             };
             let inbox = Arc::new(Inbox::new(ring.waker()));
             let services = connect(Arc::clone(&inbox), ring.arena());
-            let _ = ready.send(Ok((Arc::clone(&inbox), ring.caps().clone())));
+            let usage = Arc::new(RingThread::this());
+            let _ = ready.send(Ok((Arc::clone(&inbox), ring.caps().clone(), Arc::clone(&usage))));
             let shard = Shard::new(config.shard, admission);
             let load = shared_load;
-            let result = Loop { ring, shard, services, inbox, clock, load }.run();
+            let mut this = Loop { ring, shard, services, inbox, clock, load };
+            let result = this.run();
+            // As long as thread, ring and kernel workers are there.
+            let _ = usage.sample(&Scan::now());
             if let Err(errno) = result {
                 error!("ingest ring {} is broken and ends: {errno}", config.number);
             }
             result
         })?;
         let ended = || std::io::Error::other("it ended before it was ready");
-        let (inbox, caps) = started.recv().map_err(|_| WorkerError::Thread(ended()))??;
-        Ok(Self { inbox, load, caps, thread })
+        let (inbox, caps, usage) = started.recv().map_err(|_| WorkerError::Thread(ended()))??;
+        Ok(Self { inbox, load, caps, usage, thread })
     }
 
     /// Waits for the end of the thread, after [`Message::Stop`].
     ///
     /// # Errors
     /// The ring was broken, or the thread has panicked (EIO).
-    pub fn join(self) -> Result<ShardCounters, Errno> {
+    pub fn join(self) -> Result<WorkerCounters, Errno> {
         self.thread.join().unwrap_or(Err(Errno::IO))
     }
 
@@ -167,7 +190,7 @@ struct Loop<S, C> {
 }
 
 impl<S: Services, C: Clock> Loop<S, C> {
-    fn run(mut self) -> Result<ShardCounters, Errno> {
+    fn run(&mut self) -> Result<WorkerCounters, Errno> {
         let mut completions: Vec<Completion> = Vec::with_capacity(1024);
         let mut messages = Vec::with_capacity(256);
         let (mut stopping, mut sessions) = (false, 0);
@@ -187,6 +210,11 @@ impl<S: Services, C: Clock> Loop<S, C> {
                         self.shard.accept(&mut io, SocketId(socket.into_raw_fd()), peer);
                     }
                     Message::Answer(token, answer) => self.shard.answered(&mut io, token, answer),
+                    Message::Count(number, to) => {
+                        let (shard, ring) = (self.shard.counters(), io.ring.counters());
+                        // Whoever has asked may have given up waiting.
+                        let _ = to.try_send((number, WorkerCounters { shard, ring }));
+                    }
                     Message::Stop => {
                         stopping = true;
                         self.shard.stop(&mut io);
@@ -200,7 +228,8 @@ impl<S: Services, C: Clock> Loop<S, C> {
                 self.load.fetch_sub(ended, Ordering::Relaxed);
             }
             if stopping && sessions == 0 {
-                return Ok(self.shard.counters());
+                let (shard, ring) = (self.shard.counters(), self.ring.counters());
+                return Ok(WorkerCounters { shard, ring });
             }
         }
     }

@@ -126,6 +126,22 @@ pub struct Completion {
     pub more_waiting: bool,
 }
 
+/// What a ring has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Completions handed out, those of operations that the kernel never saw included.
+    pub completions: u64,
+}
+
+impl std::ops::AddAssign for RingCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.enters += other.enters;
+        self.completions += other.completions;
+    }
+}
+
 /// Operations in, completions out. One owner thread.
 pub trait Ring {
     /// Queues an operation. Queued operations reach the kernel at the next [`Ring::reap`] at the
@@ -152,4 +168,7 @@ pub trait Ring {
 
     /// Moves `from` to `to`, both the caller's; they do not overlap and have the same length.
     fn copy(&mut self, from: Span, to: Span);
+
+    /// What it has done so far.
+    fn counters(&self) -> RingCounters;
 }

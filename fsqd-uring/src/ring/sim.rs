@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Completion, FileId, Op, Ring, SocketId, Span, Token};
+use super::{Completion, FileId, Op, Ring, RingCounters, SocketId, Span, Token};
 use crate::limits::BLOCK_BYTES;
 use crate::prng::Prng;
 
@@ -126,6 +126,7 @@ pub struct Sim<F = NoFiles> {
     files: F,
     pending: Vec<(Token, Op)>,
     cancelled: Vec<Token>,
+    counters: RingCounters,
 }
 
 impl<F: Files> Sim<F> {
@@ -141,6 +142,7 @@ impl<F: Files> Sim<F> {
             files,
             pending: Vec::new(),
             cancelled: Vec::new(),
+            counters: RingCounters::default(),
         }
     }
 
@@ -409,6 +411,7 @@ impl<F: Files> Ring for Sim<F> {
     fn reap(&mut self, _: Option<Duration>, out: &mut Vec<Completion>) -> Result<(), Errno> {
         let mut rounds =
             if self.options.reorder { 1 + self.prng.below(4) as usize } else { usize::MAX };
+        self.counters.enters += 1;
         let mut at = 0;
         let mut left = self.pending.len();
         while rounds > 0 && left > 0 {
@@ -423,6 +426,7 @@ impl<F: Files> Ring for Sim<F> {
                 self.pending.remove(at);
                 let completion = self.perform(token, op);
                 out.push(completion);
+                self.counters.completions += 1;
                 rounds -= 1;
                 if self.pending.is_empty() {
                     break;
@@ -453,5 +457,9 @@ impl<F: Files> Ring for Sim<F> {
         self.check_owned(from, false);
         self.check_owned(to, true);
         self.arena.copy_within(range(from), to.start as usize);
+    }
+
+    fn counters(&self) -> RingCounters {
+        self.counters
     }
 }

@@ -16,7 +16,7 @@ use rustix::net::sockopt::set_tcp_quickack;
 
 use super::arena::Arena;
 use super::setup::{self, Rung, SetupError};
-use super::{Completion, Op, Ring, SocketId, Span, Token};
+use super::{Completion, Op, Ring, RingCounters, SocketId, Span, Token};
 
 /// Our own operations, told apart from the machine's by a kind it does not use.
 const WAKE: Token = Token::new(0xff, 0, 0);
@@ -98,6 +98,7 @@ pub struct Uring {
     timespec: Box<Timespec>,
     /// Completions of what was done at once.
     done: Vec<Completion>,
+    counters: RingCounters,
 }
 
 impl std::fmt::Debug for Uring {
@@ -134,9 +135,11 @@ impl Uring {
             wake_armed: false,
             timespec: Box::new(Timespec::new()),
             done: Vec::with_capacity(64),
+            counters: RingCounters::default(),
         };
         uring.register(config.registered_bytes);
         uring.caps.wait_all = super::selftest::wait_all_keeps_what_it_got(&mut uring);
+        uring.counters = RingCounters::default();
         Ok(uring)
     }
 
@@ -231,6 +234,7 @@ impl Uring {
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
+            self.counters.enters += 1;
             match self.ring.submit() {
                 Ok(_) => {}
                 Err(error) => match Errno::from_io_error(&error) {
@@ -260,6 +264,7 @@ impl Uring {
 
     fn enter(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         let want = usize::from(self.done.is_empty());
+        self.counters.enters += 1;
         let entered = match timeout {
             None => self.ring.submit_and_wait(want),
             Some(timeout) if self.caps.ext_arg => {
@@ -298,6 +303,7 @@ impl Ring for Uring {
     }
 
     fn reap(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> Result<(), Errno> {
+        let before = out.len();
         self.arm_wake()?;
         self.enter(timeout)?;
         out.append(&mut self.done);
@@ -314,6 +320,7 @@ impl Ring for Uring {
                 out.push(Completion { token, result, more_waiting });
             }
         }
+        self.counters.completions += (out.len() - before) as u64;
         Ok(())
     }
 
@@ -334,5 +341,9 @@ impl Ring for Uring {
 
     fn copy(&mut self, from: Span, to: Span) {
         self.arena.bytes_mut(to).copy_from_slice(self.arena.bytes(from));
+    }
+
+    fn counters(&self) -> RingCounters {
+        self.counters
     }
 }

@@ -9,6 +9,7 @@ mod archive_hsm;
 mod archive_tsm;
 mod bad_input;
 mod command_line;
+mod counters;
 mod destinations;
 mod kill;
 mod refused_start;

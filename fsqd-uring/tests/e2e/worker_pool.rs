@@ -6,11 +6,12 @@ use std::fs;
 
 use fsq_wire::StorageDest;
 
+use crate::counters::report;
 use crate::support::content::bytes;
 use crate::support::deployed::Deployed;
 use crate::support::mount::{Mount, is_ext4};
 use crate::support::site::Site;
-use crate::support::{skip, sole_turn};
+use crate::support::{eventually, skip, sole_turn};
 
 /// The kernel's trace of io_uring requests that went to the pool, in a buffer of its own.
 struct Trace {
@@ -101,6 +102,23 @@ fn writes_to_ext4_never_go_to_the_worker_pool() {
     println!("handed to the pool: {opcodes:?}");
     let writes = opcodes.iter().filter(|opcode| opcode.contains("WRITE")).count();
     assert_eq!(writes, 0, "of {} requests to the pool", opcodes.len());
+    // The daemon itself sees the pool without root, by its threads.
+    let ingest = report(&daemon, "all rings");
+    assert_eq!(ingest["bytes"], content.len() as f64, "{ingest:?}");
+    match ingest.get("punts") {
+        None => skip(NAME, "whose workers are whose cannot be seen here"),
+        Some(punts) => assert_eq!(opcodes.is_empty(), *punts == 0.0, "{punts} punts, {opcodes:?}"),
+    }
     assert!(fs::read(site.staged("data/large")).expect("it is there") == content);
+
+    // Seeing none proves something only where some would be seen: the drain extends its files.
+    let mut client = Deployed::signed_on(daemon.port());
+    client.upload("/lustre/data/drained", StorageDest::Lustre, &content, 1_048_575);
+    eventually("the copy arrives", || site.delivered("data/drained").exists().then_some(()));
+    let opcodes = trace.opcodes(&threads(daemon.pid()));
+    let drain = report(&daemon, "all drain rings");
+    println!("of the drain: {opcodes:?}, counted as {:?} punts", drain.get("punts"));
+    assert!(opcodes.iter().any(|opcode| opcode.contains("WRITE")), "{opcodes:?}");
+    assert!(drain.get("punts").is_none_or(|punts| *punts > 0.0), "{drain:?}");
     daemon.stop();
 }
