@@ -198,6 +198,17 @@ impl<C: Clock> Queue<C> {
         self.lock().scheduler.occupancy(stage)
     }
 
+    /// Whether the scan that was last asked for can still find something that the queue takes.
+    pub fn is_seeking(&self) -> bool {
+        self.lock().scheduler.is_seeking()
+    }
+
+    /// Files in memory, and bytes of their paths.
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> (usize, usize) {
+        self.lock().scheduler.footprint()
+    }
+
     fn chore(&self, state: &mut State) -> Option<Chore> {
         if state.scheduler.take_rescan() {
             return Some(Chore::Rescan);
