@@ -378,12 +378,12 @@ fn a_hung_target_is_noticed_and_the_queue_still_answers() {
     world.target.wait_for_blocked(1);
     queue.enqueue(Path::new("b"), Stage::Copy, crate::queue::Phase::Submit);
     world.clock.advance_to(Duration::from_secs(90));
-    let hung = crate::queue::Sighting::Hung {
-        stage: Stage::Copy,
-        silent: Duration::from_secs(90),
-        workers: 1,
+    let Some(crate::queue::Chore::Report(hung)) = queue.poll_chore() else { panic!("it hangs") };
+    let crate::queue::Sighting::Hung { stage: Stage::Copy, workers: 1, named, .. } = hung else {
+        panic!("{hung:?}");
     };
-    assert_eq!(queue.poll_chore(), Some(crate::queue::Chore::Report(hung)));
+    assert_eq!(named[0].silent, Duration::from_secs(90));
+    assert_eq!(&*named[0].work.as_ref().expect("a file").path, Path::new("a"));
     world.target.release();
     worker.join().expect("no panic").expect("the ring works");
     world.clock.advance_to(Duration::from_secs(120));

@@ -134,7 +134,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
     /// # Errors
     /// The ring is broken.
     pub fn work(&mut self, ticket: &Ticket) -> Result<(), Errno> {
-        self.pulse.beat(self.drain.queue.clock().now());
+        self.pulse.begin(std::slice::from_ref(ticket), self.drain.queue.clock().now());
         let outcome = self.attempt(ticket);
         self.pulse.rest();
         let (outcome, result) = match outcome {

@@ -89,11 +89,16 @@ fn report(sighting: Sighting) {
         Stage::Archive => "archive",
     };
     match sighting {
-        Sighting::Hung { stage, silent, workers } => tracing::warn!(
-            "{} has not answered for {} s, {workers} workers wait for it",
-            whose(stage),
-            silent.as_secs()
-        ),
+        Sighting::Hung { stage, silent, workers, named } => {
+            let names: Vec<_> = named.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "{} has not answered for {} s, {workers} workers wait for it: {}{}",
+                whose(stage),
+                silent.as_secs(),
+                names.join(", "),
+                if named.len() < workers { ", ..." } else { "" }
+            );
+        }
         Sighting::Over { stage } => tracing::info!("{} answers again", whose(stage)),
     }
 }

@@ -47,6 +47,8 @@ pub struct Limits {
     pub path_bytes_max: usize,
     /// The error of this number, counted per file, is the last: the file is omitted.
     pub tolerated_errors: u32,
+    /// Silence of a worker after which it is reported.
+    pub hung_after: Duration,
     /// Delays after failures, of single files and between probes.
     pub delays: DelayBounds,
     /// Seed of the jitter.
@@ -59,6 +61,7 @@ impl Default for Limits {
             entries_max: 65_536,
             path_bytes_max: 16 << 20,
             tolerated_errors: 16,
+            hung_after: Duration::from_secs(60),
             delays: DelayBounds::default(),
             seed: 0,
         }

@@ -21,9 +21,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
-/// Small bounds, so that some hundred files are many.
+/// Small, so that some hundred files are many.
 const ENTRIES_MAX: usize = 64;
-const PATH_BYTES_MAX: usize = 1024;
 
 /// When each file was handed over first, and how often.
 type Taken = Arc<Mutex<HashMap<PathBuf, (Duration, u32)>>>;
@@ -55,7 +54,7 @@ impl Archive for Late {
     fn archive(&mut self, batch: &[ArchiveItem<'_>]) -> Vec<Verdict> {
         let mut taken = self.taken.lock().expect("no panic");
         for item in batch {
-            taken.entry(item.staging.into()).or_insert((self.clock.now(), 0)).1 += 1;
+            taken.entry(item.staging.into()).or_insert_with(|| (self.clock.now(), 0)).1 += 1;
         }
         vec![Verdict::Pending { check_after: 5 * MINUTE }; batch.len()]
     }
@@ -69,11 +68,11 @@ impl Archive for Late {
     }
 }
 
-fn world() -> World {
+fn world(path_bytes_max: usize) -> World {
     let mut world = World::new(5);
     world.options.archive = ArchiveMode::FromStaging;
     world.limits.entries_max = ENTRIES_MAX;
-    world.limits.path_bytes_max = PATH_BYTES_MAX;
+    world.limits.path_bytes_max = path_bytes_max;
     world
 }
 
@@ -97,24 +96,32 @@ fn ingest(world: &World, daemon: &mut Daemon, archive: &Late, files: usize) -> (
         if dest != Tsm {
             assert!(world.on_target(&name) == Some(bytes), "{name} waits for the archive");
         }
-        let (entries, path_bytes) = daemon.queue.footprint();
-        assert!(entries <= ENTRIES_MAX && path_bytes <= PATH_BYTES_MAX, "{entries} {path_bytes}");
+        let (entries, path_bytes) = footprint(world, daemon);
         most = (most.0.max(entries), most.1.max(path_bytes));
     }
     most
 }
 
+/// What is in memory, which is within the bounds.
+fn footprint(world: &World, daemon: &Daemon) -> (usize, usize) {
+    let (entries, path_bytes) = daemon.queue.footprint();
+    assert!(entries <= world.limits.entries_max, "{entries} files in memory");
+    assert!(path_bytes <= world.limits.path_bytes_max, "{path_bytes} bytes of paths in memory");
+    (entries, path_bytes)
+}
+
 #[test]
 fn hours_late_is_waited_for_in_bounded_memory() {
     const FILES: usize = 400;
-    let world = world();
+    // The names are what fills the memory.
+    let world = world(1024);
     let late = Late::new(&world, 20 * HOUR);
     let mut daemon = world.start().expect("it starts");
     daemon.recover(Scan::Start);
     let (entries, path_bytes) = ingest(&world, &mut daemon, &late, FILES);
     let waiting = world.staged_files().len();
     assert!(waiting > 2 * entries, "{waiting} files on staging, {entries} in memory");
-    assert!(path_bytes > PATH_BYTES_MAX / 2, "{path_bytes} bytes: the bound was not near");
+    assert!(path_bytes > 1024 * 3 / 4 - 40, "{path_bytes} bytes: the bound was not near");
     // More time alone ends it: what memory had no room for is found on disk.
     run(&mut daemon, late.clone(), world.clock.now() + 4 * WEEK);
     assert_eq!(world.staged_files(), Vec::<PathBuf>::new());
@@ -134,11 +141,13 @@ fn hours_late_is_waited_for_in_bounded_memory() {
 #[test]
 fn never_keeps_every_staging_copy_also_over_a_restart() {
     const FILES: usize = 200;
-    let world = world();
+    // The files are.
+    let world = world(1 << 20);
     let never = Late::new(&world, 1000 * WEEK);
     let mut daemon = world.start().expect("it starts");
     daemon.recover(Scan::Start);
-    ingest(&world, &mut daemon, &never, FILES);
+    let (entries, _) = ingest(&world, &mut daemon, &never, FILES);
+    assert!(entries >= ENTRIES_MAX * 3 / 4, "{entries} files: the bound was not near");
     run(&mut daemon, never.clone(), world.clock.now() + WEEK);
     let wanted = |n: &usize| file(*n).1 != Lustre;
     let kept = (0..FILES).filter(wanted).count();
@@ -155,8 +164,7 @@ fn never_keeps_every_staging_copy_also_over_a_restart() {
     run(&mut daemon, never.clone(), world.clock.now() + WEEK);
     assert_eq!(world.staged_files().len(), kept);
     assert_eq!(never.most_submissions(), 1);
-    let (entries, path_bytes) = daemon.queue.footprint();
-    assert!(entries <= ENTRIES_MAX && path_bytes <= PATH_BYTES_MAX, "{entries} {path_bytes}");
+    footprint(&world, &daemon);
     // It comes to its senses.
     let mut soon = never.clone();
     soon.delay = Duration::ZERO;
