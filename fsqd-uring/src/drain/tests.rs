@@ -392,6 +392,28 @@ fn a_hung_target_is_noticed_and_the_queue_still_answers() {
     assert!(world.on_target("a") == Some(b"a".to_vec()));
 }
 
+/// Calls that the target held up, of a daemon that has ended, go on when the target does.
+#[test]
+fn what_a_late_call_does_to_the_temporary_is_not_held_against_the_file() {
+    let touched = [
+        (Operation::CreateNamed, Errno::EXIST),
+        (Operation::CreateNamed, Errno::NOENT),
+        (Operation::Link, Errno::NOENT),
+    ];
+    for (operation, errno) in touched {
+        let mut world = World::new(1);
+        world.limits.tolerated_errors = 1;
+        world.stage("f", b"f", Lustre);
+        let mut daemon = world.start().expect("it starts");
+        daemon.enqueue("f", Lustre);
+        world.target.fail_nth(operation, 1, errno);
+        daemon.drain();
+        assert_eq!(daemon.queue.health(Stage::Copy), Health::Up);
+        assert_eq!(world.staged_files(), paths(&[]), "{operation:?} {errno}");
+        assert_eq!(world.target_files(), paths(&["f"]), "{operation:?} {errno}");
+    }
+}
+
 #[test]
 fn without_an_archive_files_that_want_one_are_copied_and_kept() {
     let world = World::new(1);

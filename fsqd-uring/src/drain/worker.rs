@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::copy::{ALIGNMENT, End, Plan, Transfer, TransferError};
-use super::publish::{remove_temporary, temporary_name};
+use super::publish::{disturbed, remove_temporary, temporary_name};
 use super::target::Directories;
 use super::{BLOCK_BYTES, DIRECT_BYTES_MIN, Drain};
 use crate::clock::Clock;
@@ -89,6 +89,11 @@ impl<N> Job<'_, N> {
 
     fn failure(&self, error: FsError) -> Halt {
         Failure::call(Side::Target, format_args!("target {:?}", self.target), error).into()
+    }
+
+    /// The same for the temporary.
+    fn disturbed_or(&self, error: FsError) -> Halt {
+        disturbed(&self.target, error).map_or_else(|| self.failure(error), Halt::from)
     }
 }
 
@@ -309,7 +314,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         target
             .publisher()
             .publish(target.fs(), &job.directory, &job.temporary, inode, job.name())
-            .map_err(|error| job.failure(error))?;
+            .map_err(|error| job.disturbed_or(error))?;
         Ok(crc)
     }
 
@@ -374,17 +379,13 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
                 // Some file systems create the name before they refuse the flag.
                 remove_temporary(fs, &job.directory, &job.temporary)
                     .and_then(|()| fs.create_named(&job.directory, &job.temporary, owner, false))
-                    .map_err(|error| job.failure(error))
+                    .map_err(|error| job.disturbed_or(error))
                     .map(|node| {
                         self.refuse_direct();
                         (node, false)
                     })
             }
-            Err(error @ FsError { errno: Errno::EXIST, .. }) => {
-                let text = format!("temporary name of {:?} is in use: {error}", job.target);
-                Err(Failure::new(FailureClass::File, text).into())
-            }
-            Err(error) => Err(job.failure(error)),
+            Err(error) => Err(job.disturbed_or(error)),
         }
     }
 
