@@ -164,7 +164,6 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
             Err(Halt::Ring(errno)) => Err(errno),
             Err(Halt::Failed(failure)) => {
                 if failure.class == FailureClass::Target {
-                    self.directories.clear();
                     drain.target.forget();
                 }
                 let file = Some((&staged.node, &mut record));
