@@ -227,3 +227,34 @@ impl<F: Fs> Directories<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::sim::{SimConfig, SimFs};
+
+    #[test]
+    fn after_a_failure_no_worker_keeps_a_handle() {
+        let fs = Arc::new(SimFs::new(SimConfig::lustre()));
+        let target = Arc::new(TargetRoot::new(fs, Path::new("/")));
+        let workers = [0, 1].map(|_| Directories::new(Arc::clone(&target)));
+        let open = |directories: &Directories<SimFs>, path: &str| {
+            Arc::downgrade(&directories.open(Path::new(path), None).expect("made"))
+        };
+        let kept: Vec<_> = workers.iter().map(|worker| open(worker, "d")).collect();
+        assert!(kept.iter().all(|node| node.upgrade().is_some()), "an idle worker keeps it");
+        let root = Arc::downgrade(&target.open().expect("a root"));
+        target.forget();
+        assert!(kept.iter().chain([&root]).all(|node| node.upgrade().is_none()));
+        // What was under way when all was forgotten is not kept either.
+        let (forgotten, known) = workers[0].kept.take(Path::new("d"));
+        assert!(known.is_none());
+        let node = target.open().expect("a root");
+        target.forget();
+        let known = Known { path: "d".into(), inode: 1, node };
+        assert!(workers[0].kept.put(forgotten, known).is_some());
+        assert!(workers[0].kept.lock().1.is_empty());
+        let again = open(&workers[1], "d");
+        assert!(again.upgrade().is_some());
+    }
+}

@@ -19,4 +19,5 @@ mod sign_on;
 mod signals;
 mod small_files;
 mod trouble;
+mod waiting;
 mod worker_pool;
