@@ -355,7 +355,8 @@ impl Scheduler {
             let lane = self.lane_of(stage);
             let Room { entries, path_bytes } = self.share(stage);
             let half = Room { entries: entries / 2, path_bytes: path_bytes / 2 };
-            lane.overflowed && lane.held.fits(half)
+            // Where nothing fits a scan finds nothing, and would be due again at once.
+            lane.overflowed && entries > 0 && lane.held.fits(half)
         });
         if due == [false; 2] {
             return false;

@@ -30,7 +30,7 @@ fn file(n: usize) -> (String, StorageDest, Vec<u8>) {
     use StorageDest::{Lustre, LustreTsm, Tsm};
     let dest = [Lustre, LustreTsm, Tsm][n % 3];
     let len = match n % 8 {
-        0 if n % 5 == 0 => 9_000_001,
+        0 if n.is_multiple_of(5) => 9_000_001,
         1 => 1 << 20,
         _ => n * 7919 % 50_000,
     };
