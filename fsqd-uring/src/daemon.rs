@@ -134,6 +134,7 @@ impl Daemon {
         let listener = Listener::bind(config.bind)?;
         let limits = Limits {
             tolerated_errors: config.tolerr,
+            hung_after: config.hung_after,
             seed: u64::from(std::process::id()),
             ..Limits::default()
         };

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Archive, ArchiveItem, Verdict};
-use crate::drain::publish::{Publisher, remove_temporary, temporary_name};
+use crate::drain::publish::{Publisher, disturbed, remove_temporary, temporary_name};
 use crate::fs::{Access, Fs, FsError, Kind, Ownership};
 use crate::path::target_path;
 use crate::queue::record::Content;
@@ -57,6 +57,11 @@ impl<N> Place<N> {
 
     fn failure(&self, error: FsError) -> Failure {
         Failure::call(Side::Target, format_args!("archive object {:?}", self.object), error)
+    }
+
+    /// The same for its temporary.
+    fn disturbed_or(&self, error: FsError) -> Failure {
+        disturbed(&self.object, error).unwrap_or_else(|| self.failure(error))
     }
 }
 
@@ -116,13 +121,9 @@ impl<F: Fs> DirArchive<F> {
     ) -> Result<(), Failure> {
         let fs = Arc::clone(&self.fs);
         let failed = |error| place.failure(error);
-        let object = match fs.create_named(&place.directory, temporary, BEGUN, false) {
-            Err(error @ FsError { errno: Errno::EXIST, .. }) => {
-                let text = format!("temporary name of {:?} is in use: {error}", place.object);
-                return Err(Failure::new(FailureClass::File, text));
-            }
-            result => result.map_err(failed)?,
-        };
+        let object = fs
+            .create_named(&place.directory, temporary, BEGUN, false)
+            .map_err(|error| place.disturbed_or(error))?;
         let content = self.read(staged, Side::Staging, &item.staging, |bytes, offset| {
             fs.write_all_at(&object, bytes, offset).map_err(failed)
         })?;
@@ -142,8 +143,8 @@ impl<F: Fs> DirArchive<F> {
         drop(object);
         self.publisher
             .publish(&*fs, &place.directory, temporary, inode, place.name())
-            .and_then(|()| fs.sync(&place.directory))
-            .map_err(failed)
+            .map_err(|error| place.disturbed_or(error))?;
+        fs.sync(&place.directory).map_err(failed)
     }
 
     fn label(&mut self, place: &Place<F::Node>, node: &F::Node, crc: u32) -> Result<(), Failure> {

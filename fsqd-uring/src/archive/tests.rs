@@ -15,6 +15,8 @@ use crate::queue::recovery::Scan;
 use crate::queue::route::ArchiveMode;
 use crate::queue::{Health, Phase, Stage};
 
+mod late;
+
 const YEAR: Duration = Duration::from_secs(86_400 * 365);
 
 /// What was asked, and what is answered: verdicts in order, then only confirmations.

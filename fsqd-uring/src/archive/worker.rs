@@ -65,7 +65,7 @@ impl<F: Fs, C: Clock, A: Archive> ArchiveWorker<F, C, A> {
 
     /// Attempts a batch, or asks about one file, and gives the tickets back.
     pub fn work(&mut self, tickets: &[Ticket]) {
-        self.beat();
+        self.pulse.begin(tickets, self.pool.queue.clock().now());
         let mut items = Vec::with_capacity(tickets.len());
         let mut bytes = 0_u64;
         for ticket in tickets {

@@ -202,6 +202,8 @@ pub struct Config {
     pub space_wait: Duration,
     /// How long half a packet or a payload may stand still before the session is closed.
     pub stall_timeout: Duration,
+    /// How long the target or the archive may keep a worker waiting before that is reported.
+    pub hung_after: Duration,
     /// The io_uring features to use.
     pub ring_mode: RingMode,
     /// How much is logged.
@@ -307,6 +309,7 @@ impl Config {
             staging_high_percent: typed.staging_high.unwrap_or(90),
             space_wait: Duration::from_secs(typed.space_wait.unwrap_or(600)),
             stall_timeout: Duration::from_secs(typed.stall_timeout.unwrap_or(60)),
+            hung_after: Duration::from_secs(typed.hung_after.unwrap_or(60)),
             ring_mode: typed.ring_mode.unwrap_or_default(),
             verbose: typed.verbose.unwrap_or_default(),
             log_format: typed.log_format.unwrap_or_default(),

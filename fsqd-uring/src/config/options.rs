@@ -160,6 +160,11 @@ pub(super) struct Options {
     #[arg(long, value_name = "SECONDS", value_parser = bounded::<u64>(1, 86400, "at most a day"))]
     pub(super) stall_timeout: Option<u64>,
 
+    /// How long the target or the archive may keep a worker waiting before that is reported, and again
+    /// each time it has doubled [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = bounded::<u64>(1, 86400, "at most a day"))]
+    pub(super) hung_after: Option<u64>,
+
     /// The io_uring features to use [default: auto]
     #[arg(long, value_name = "MODE", value_enum)]
     pub(super) ring_mode: Option<RingMode>,

@@ -56,6 +56,7 @@ fn defaults() {
         staging_high_percent: 90,
         space_wait: Duration::from_secs(600),
         stall_timeout: Duration::from_secs(60),
+        hung_after: Duration::from_secs(60),
         ring_mode: RingMode::Auto,
         verbose: Verbosity::Message,
         log_format: LogFormat::Fsq,
@@ -101,6 +102,8 @@ fn every_option_arrives() {
         "0",
         "--stall-timeout",
         "5",
+        "--hung-after",
+        "6",
         "--ring-mode",
         "plain",
         "--log-format",
@@ -130,6 +133,7 @@ fn every_option_arrives() {
         staging_high_percent: 75,
         space_wait: Duration::ZERO,
         stall_timeout: Duration::from_secs(5),
+        hung_after: Duration::from_secs(6),
         ring_mode: RingMode::Plain,
         verbose: Verbosity::Debug,
         log_format: LogFormat::Json,
@@ -157,6 +161,7 @@ fn usage_errors_are_one_line_with_status_2() {
         (&["--staging-high", "101"], "from 1 to 100"),
         (&["--space-wait", "86401"], "from 0 to 86400"),
         (&["--stall-timeout", "0"], "from 1 to 86400"),
+        (&["--hung-after", "0"], "from 1 to 86400"),
         (&["--buffer-memory", "15M"], "not a size from 16M"),
         (&["--buffer-memory", "17179869184G"], "not a size from 16M"),
         (&["--buffer-memory", "M"], "not a size from 16M"),
@@ -374,7 +379,7 @@ fn every_contract_key_is_accepted_and_listed() {
                  bind ::1\nmax-sessions 1\nbuffer-memory 16M\ndurability fsync\nauth file:/p\n\
                  archive none\narchive-node n\narchive-password-file /p\narchive-server s\n\
                  athreads 1\ntarget-io auto\nverify stream\nstaging-high 90\nspace-wait 1\n\
-                 ring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\n\
+                 ring-mode auto\nlog-format fsq\ninsecure no\nstall-timeout 1\nhung-after 2\n\
                  sign-on-cache 1\ntsm-library l\nstripe-above 1G\nstripe-count all\n\
                  stripe-size 1M\nstripe-pool p\n";
     let arguments = conf::arguments(lines.as_bytes(), "c").expect("all known");

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 
 use crate::fs::{Fs, FsError, Result};
+use crate::queue::{Failure, FailureClass};
 
 /// What every temporary name begins with.
 pub const PREFIX: &str = ".fsq-part.";
@@ -72,7 +73,7 @@ impl Publisher {
         }
         fs.link(directory, temporary, name)?;
         // A second name must be gone before anybody asks the archive: it might take that one.
-        fs.remove(directory, temporary)
+        remove_temporary(fs, directory, temporary)
     }
 }
 
@@ -85,6 +86,28 @@ pub(crate) fn remove_temporary<F: Fs>(fs: &F, directory: &F::Node, temporary: &P
         Err(FsError { errno: Errno::NOENT, .. }) => Ok(()),
         result => result,
     }
+}
+
+/// Somebody else has made or removed the temporary of `name`; `None` if the error of making or of
+/// publishing it says something else.
+///
+/// A daemon that has ended while the target hung leaves calls in the kernel, and they go on when the
+/// target does: what they do to a temporary that the next daemon works on is nothing against the file.
+pub(crate) fn disturbed(name: &Path, error: FsError) -> Option<Failure> {
+    let touched = match error.errno {
+        // That a final name is taken reads EEXIST as well, and is for the caller.
+        Errno::EXIST => matches!(error.call, "openat2" | "llapi_layout_file_open"),
+        // From anywhere else it is the target's.
+        Errno::STALE => error.call == "publish",
+        errno => errno == Errno::NOENT,
+    };
+    touched.then(|| {
+        let text = format!(
+            "the temporary file of {name:?} was touched by somebody else ({error}): perhaps by a call \
+             of a daemon that has ended, which was held up until now"
+        );
+        Failure::new(FailureClass::Passing, text)
+    })
 }
 
 #[cfg(test)]

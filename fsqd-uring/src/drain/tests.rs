@@ -517,18 +517,40 @@ fn a_hung_target_is_noticed_and_the_queue_still_answers() {
     world.target.wait_for_blocked(1);
     queue.enqueue(Path::new("b"), Stage::Copy, crate::queue::Phase::Submit);
     world.clock.advance_to(Duration::from_secs(90));
-    let hung = crate::queue::Sighting::Hung {
-        stage: Stage::Copy,
-        silent: Duration::from_secs(90),
-        workers: 1,
+    let Some(crate::queue::Chore::Report(hung)) = queue.poll_chore() else { panic!("it hangs") };
+    let crate::queue::Sighting::Hung { stage: Stage::Copy, workers: 1, named, .. } = hung else {
+        panic!("{hung:?}");
     };
-    assert_eq!(queue.poll_chore(), Some(crate::queue::Chore::Report(hung)));
+    assert_eq!(named[0].silent, Duration::from_secs(90));
+    assert_eq!(&*named[0].work.as_ref().expect("a file").path, Path::new("a"));
     world.target.release();
     worker.join().expect("no panic").expect("the ring works");
     world.clock.advance_to(Duration::from_secs(120));
     let over = crate::queue::Sighting::Over { stage: Stage::Copy };
     assert_eq!(queue.poll_chore(), Some(crate::queue::Chore::Report(over)));
     assert!(world.on_target("a") == Some(b"a".to_vec()));
+}
+
+/// Calls that the target held up, of a daemon that has ended, go on when the target does.
+#[test]
+fn what_a_late_call_does_to_the_temporary_is_not_held_against_the_file() {
+    let touched = [
+        (Operation::CreateNamed, Errno::EXIST),
+        (Operation::CreateNamed, Errno::NOENT),
+        (Operation::Link, Errno::NOENT),
+    ];
+    for (operation, errno) in touched {
+        let mut world = World::new(1);
+        world.limits.tolerated_errors = 1;
+        world.stage("f", b"f", Lustre);
+        let mut daemon = world.start().expect("it starts");
+        daemon.enqueue("f", Lustre);
+        world.target.fail_nth(operation, 1, errno);
+        daemon.drain();
+        assert_eq!(daemon.queue.health(Stage::Copy), Health::Up);
+        assert_eq!(world.staged_files(), paths(&[]), "{operation:?} {errno}");
+        assert_eq!(world.target_files(), paths(&["f"]), "{operation:?} {errno}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::copy::{ALIGNMENT, End, Plan, READ, Transfer, TransferError};
 use super::counters::{DrainCounters, SharedCounters};
-use super::publish::{remove_temporary, temporary_name};
+use super::publish::{disturbed, remove_temporary, temporary_name};
 use super::stripe::{Hinted, is_lack_of_space};
 use super::target::Directories;
 use super::{BLOCK_BYTES, DIRECT_BYTES_MIN, Drain};
@@ -105,17 +105,13 @@ impl<N> Job<'_, N> {
         Ownership { uid: Some(uid), gid: Some(gid), mode: FILE_MODE }
     }
 
-    /// That the temporary cannot be made. It is no matter of its final name if that exists.
-    fn creation_failure(&self, error: FsError) -> Halt {
-        if error.errno != Errno::EXIST {
-            return self.failure(error);
-        }
-        let text = format!("temporary name of {:?} is in use: {error}", self.target);
-        Failure::new(FailureClass::File, text).into()
-    }
-
     fn failure(&self, error: FsError) -> Halt {
         Failure::call(Side::Target, format_args!("target {:?}", self.target), error).into()
+    }
+
+    /// That the temporary cannot be made or published.
+    fn disturbed_or(&self, error: FsError) -> Halt {
+        disturbed(&self.target, error).map_or_else(|| self.failure(error), Halt::from)
     }
 }
 
@@ -168,7 +164,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
     /// # Errors
     /// The ring is broken.
     pub fn work(&mut self, ticket: &Ticket) -> Result<(), Errno> {
-        self.pulse.beat(self.drain.queue.clock().now());
+        self.pulse.begin(std::slice::from_ref(ticket), self.drain.queue.clock().now());
         let outcome = self.attempt(ticket);
         self.pulse.rest();
         let (outcome, result) = match outcome {
@@ -193,7 +189,6 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
             Err(Halt::Ring(errno)) => Err(errno),
             Err(Halt::Failed(failure)) => {
                 if failure.class == FailureClass::Target {
-                    self.directories.clear();
                     drain.target.forget();
                 }
                 let file = Some((&staged.node, &mut record));
@@ -343,7 +338,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         target
             .publisher()
             .publish(target.fs(), &job.directory, &job.temporary, inode, job.name())
-            .map_err(|error| job.failure(error))?;
+            .map_err(|error| job.disturbed_or(error))?;
         Ok(crc)
     }
 
@@ -428,7 +423,7 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
         let striping = drain.striping.as_ref().filter(|it| it.applies(job.stat.len, now));
         let Some(striping) = striping else { return self.create_plain(job) };
         let made = striping.create(fs, &job.directory, &job.temporary, job.ownership());
-        let node = match made.map_err(|error| job.creation_failure(error))? {
+        let node = match made.map_err(|error| job.disturbed_or(error))? {
             Hinted::Made(node) => node,
             Hinted::Forgone(error) => {
                 let made = self.create_plain(job)?;
@@ -469,13 +464,13 @@ impl<F: Fs, R: Ring, C: Clock> DrainWorker<F, R, C> {
                 // Some file systems create the name before they refuse the flag.
                 remove_temporary(fs, &job.directory, &job.temporary)
                     .and_then(|()| fs.create_named(&job.directory, &job.temporary, owner, false))
-                    .map_err(|error| job.failure(error))
+                    .map_err(|error| job.disturbed_or(error))
                     .map(|node| {
                         self.refuse_direct();
                         plain(node, false)
                     })
             }
-            Err(error) => Err(job.creation_failure(error)),
+            Err(error) => Err(job.disturbed_or(error)),
         }
     }
 

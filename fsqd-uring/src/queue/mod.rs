@@ -18,7 +18,7 @@ pub use self::backoff::DelayBounds;
 pub use self::failure::{Failure, FailureClass, Side, classify};
 pub use self::health::{Change, Health};
 pub use self::scheduler::{Admission, Limits, Occupancy, Outcome, Phase, Scheduler, Stage, Ticket};
-pub use self::watch::{Pulse, Sighting};
+pub use self::watch::{Pulse, Sighting, Stuck, Work};
 
 mod backoff;
 mod failure;
@@ -30,14 +30,11 @@ mod scheduler;
 pub mod staged;
 mod watch;
 
-/// How often the chores' thread looks for hung workers.
-const WATCH_EVERY: Duration = Duration::from_secs(10);
-
-/// Silence of a worker after which it is reported.
-const HUNG_AFTER: Duration = Duration::from_secs(60);
+/// Within the time after which a silent worker is reported, the chores' thread looks so often.
+const LOOKS: u32 = 6;
 
 /// Something for the one thread that keeps house.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chore {
     /// The staging tree holds files that memory has no room for before: scan it.
     Rescan,
@@ -61,18 +58,21 @@ struct State {
     scheduler: Scheduler,
     pulses: Vec<Arc<Pulse>>,
     watches: [watch::Watch; 2],
+    watch_every: Duration,
     next_watch: Duration,
 }
 
 impl<C: Clock> Queue<C> {
     /// An empty queue.
     pub fn new(limits: Limits, clock: Arc<C>) -> Self {
+        let watch_every = limits.hung_after / LOOKS;
         let state = State {
             scheduler: Scheduler::new(limits),
             pulses: Vec::new(),
             watches: [Stage::Copy, Stage::Archive]
-                .map(|stage| watch::Watch::new(stage, HUNG_AFTER)),
-            next_watch: clock.now() + WATCH_EVERY,
+                .map(|stage| watch::Watch::new(stage, limits.hung_after)),
+            watch_every,
+            next_watch: clock.now() + watch_every,
         };
         Self {
             clock,
@@ -103,9 +103,10 @@ impl<C: Clock> Queue<C> {
         admission
     }
 
-    /// A worker announces itself; it must say through the pulse when it is busy.
+    /// A worker announces itself, from the thread that it is and is named after; it must say through
+    /// the pulse when it is busy.
     pub fn register(&self, stage: Stage) -> Arc<Pulse> {
-        let pulse = Pulse::new(stage);
+        let pulse = Pulse::new(stage, std::thread::current().name().unwrap_or("a worker"));
         self.lock().pulses.push(Arc::clone(&pulse));
         pulse
     }
@@ -198,6 +199,17 @@ impl<C: Clock> Queue<C> {
         self.lock().scheduler.occupancy(stage)
     }
 
+    /// Whether the scan that was last asked for can still find something that the queue takes.
+    pub fn is_seeking(&self) -> bool {
+        self.lock().scheduler.is_seeking()
+    }
+
+    /// Files in memory, and bytes of their paths.
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> (usize, usize) {
+        self.lock().scheduler.footprint()
+    }
+
     fn chore(&self, state: &mut State) -> Option<Chore> {
         if state.scheduler.take_rescan() {
             return Some(Chore::Rescan);
@@ -206,12 +218,12 @@ impl<C: Clock> Queue<C> {
         if now < state.next_watch {
             return None;
         }
-        let State { pulses, watches, next_watch, .. } = state;
+        let State { pulses, watches, watch_every, next_watch, .. } = state;
         if let Some(sighting) = watches.iter_mut().find_map(|watch| watch.look(pulses, now)) {
             // The other watch is looked at right after.
             return Some(Chore::Report(sighting));
         }
-        *next_watch = now + WATCH_EVERY;
+        *next_watch = now + *watch_every;
         None
     }
 

@@ -50,7 +50,7 @@ pub struct Summary {
     pub foreign: u64,
     /// Could not be read or understood.
     pub failed: u64,
-    /// The queue is full: the scan ended early and will be repeated.
+    /// The queue has turned files away: the scan will be repeated.
     pub overflowed: bool,
     /// One of the foreign ones.
     pub foreign_example: Option<PathBuf>,
@@ -89,11 +89,16 @@ fn report(sighting: Sighting) {
         Stage::Archive => "archive",
     };
     match sighting {
-        Sighting::Hung { stage, silent, workers } => tracing::warn!(
-            "{} has not answered for {} s, {workers} workers wait for it",
-            whose(stage),
-            silent.as_secs()
-        ),
+        Sighting::Hung { stage, silent, workers, named } => {
+            let names: Vec<_> = named.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "{} has not answered for {} s, {workers} workers wait for it: {}{}",
+                whose(stage),
+                silent.as_secs(),
+                names.join(", "),
+                if named.len() < workers { ", ..." } else { "" }
+            );
+        }
         Sighting::Over { stage } => tracing::info!("{} answers again", whose(stage)),
     }
 }
@@ -110,7 +115,7 @@ pub fn scan<F: Fs, C: Clock>(
     let mut summary = Summary::default();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
-        if summary.overflowed || queue.is_closing() {
+        if is_over(queue, why) {
             break;
         }
         let entries = tree
@@ -126,7 +131,7 @@ pub fn scan<F: Fs, C: Clock>(
             }
         };
         for (name, kind) in entries {
-            if summary.overflowed || queue.is_closing() {
+            if is_over(queue, why) {
                 break;
             }
             let path = directory.join(&name);
@@ -143,6 +148,12 @@ pub fn scan<F: Fs, C: Clock>(
     }
     summary.log(why);
     summary
+}
+
+/// Whether the rest of the tree is of no interest. At a start everything is looked at, whatever the
+/// queue holds: only then do leftovers go and the omitted get their fresh chance.
+fn is_over<C: Clock>(queue: &Queue<C>, why: Scan) -> bool {
+    queue.is_closing() || why == Scan::Refill && !queue.is_seeking()
 }
 
 fn look<F: Fs, C: Clock>(

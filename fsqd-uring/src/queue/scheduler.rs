@@ -5,7 +5,9 @@
 //! the set is bounded and says when it overflowed. A file is in one of two lanes, copy or archive,
 //! and there ready, waiting for a time, or active.
 //!
-//! Invariant: a path is in the set at most once, so no two workers ever hold the same file.
+//! Invariants: a path is in the set at most once, so no two workers ever hold the same file; and no
+//! lane takes the room that is kept for the other one, so an archive that confirms nothing for days
+//! does not keep files from the target, nor the other way round.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -38,12 +40,15 @@ pub enum Phase {
 /// Bounds and tolerances.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Files held in memory; the others wait on disk for a scan.
+    /// Files held in memory; the others wait on disk for a scan. A quarter is kept for each lane.
     pub entries_max: usize,
     /// Bytes of their paths together, so that long names cannot take more memory than many files.
+    /// Shared out in the same way.
     pub path_bytes_max: usize,
     /// The error of this number, counted per file, is the last: the file is omitted.
     pub tolerated_errors: u32,
+    /// Silence of a worker after which it is reported.
+    pub hung_after: Duration,
     /// Delays after failures, of single files and between probes.
     pub delays: DelayBounds,
     /// Seed of the jitter.
@@ -56,6 +61,7 @@ impl Default for Limits {
             entries_max: 65_536,
             path_bytes_max: 16 << 20,
             tolerated_errors: 16,
+            hung_after: Duration::from_secs(60),
             delays: DelayBounds::default(),
             seed: 0,
         }
@@ -133,6 +139,32 @@ struct Lane {
     waiting: BinaryHeap<Reverse<(Duration, u64, Arc<Path>)>>,
     active: usize,
     health: Health,
+    held: Room,
+    /// It has turned files away, which only a scan will find.
+    overflowed: bool,
+    /// The scan that is due or under way is to find files for it.
+    sought: bool,
+}
+
+/// Files, and bytes of their paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Room {
+    entries: usize,
+    path_bytes: usize,
+}
+
+impl Room {
+    fn with(self, path: &Path) -> Self {
+        Self { entries: self.entries + 1, path_bytes: self.path_bytes + path.as_os_str().len() }
+    }
+
+    fn without(self, path: &Path) -> Self {
+        Self { entries: self.entries - 1, path_bytes: self.path_bytes - path.as_os_str().len() }
+    }
+
+    fn fits(self, whole: Self) -> bool {
+        self.entries <= whole.entries && self.path_bytes <= whole.path_bytes
+    }
 }
 
 impl Lane {
@@ -143,7 +175,17 @@ impl Lane {
             waiting: BinaryHeap::new(),
             active: 0,
             health: Health::Up,
+            held: Room::default(),
+            overflowed: false,
+            // The scan at the start looks for everything.
+            sought: true,
         }
+    }
+
+    /// A file was turned away.
+    fn overflow(&mut self) {
+        self.overflowed = true;
+        self.sought = false;
     }
 
     fn ready(&mut self, phase: Phase) -> &mut VecDeque<Arc<Path>> {
@@ -173,8 +215,6 @@ pub struct Scheduler {
     copy: Lane,
     archive: Lane,
     backoff: Backoff,
-    path_bytes: usize,
-    overflowed: bool,
     sequence: u64,
 }
 
@@ -188,8 +228,6 @@ impl Scheduler {
             copy: Lane::new(),
             archive: Lane::new(),
             backoff: Backoff::new(limits.delays, limits.seed),
-            path_bytes: 0,
-            overflowed: false,
             sequence: 0,
         }
     }
@@ -199,18 +237,16 @@ impl Scheduler {
         if self.entries.contains_key(path) {
             return Admission::Known;
         }
-        let bytes = path.as_os_str().len();
-        if self.entries.len() >= self.limits.entries_max
-            || self.path_bytes + bytes > self.limits.path_bytes_max
-        {
-            self.overflowed = true;
+        if !self.has_room(stage, path) {
+            self.lane(stage).overflow();
             return Admission::Overflow;
         }
-        self.path_bytes += bytes;
         let path: Arc<Path> = path.into();
         let entry = Entry { stage, phase, standing: Standing::Ready, errors: 0, setbacks: 0 };
         self.entries.insert(Arc::clone(&path), entry);
-        self.lane(stage).ready(phase).push_back(path);
+        let lane = self.lane(stage);
+        lane.held = lane.held.with(&path);
+        lane.ready(phase).push_back(path);
         Admission::Queued
     }
 
@@ -271,7 +307,8 @@ impl Scheduler {
         match outcome {
             Outcome::Done | Outcome::Left => {
                 self.entries.remove(&ticket.path);
-                self.path_bytes -= ticket.path.as_os_str().len();
+                let lane = self.lane(ticket.stage);
+                lane.held = lane.held.without(&ticket.path);
             }
             Outcome::Copied => self.ready_again(&ticket.path, Stage::Archive, Phase::Submit),
             Outcome::Moved(stage, phase) => self.ready_again(&ticket.path, stage, phase),
@@ -311,44 +348,84 @@ impl Scheduler {
             || class.is_counted() && errors.saturating_add(1) >= self.limits.tolerated_errors
     }
 
-    /// The disk has more than memory holds, and memory has room again: time to scan. Asking takes
-    /// the flag down; a scan that overflows again sets it again.
+    /// The disk has more for a lane than memory holds, and the lane is half empty again: time to
+    /// scan. Asking takes the lane's flag down; a scan that overflows again sets it again.
     pub fn take_rescan(&mut self) -> bool {
-        let due = self.overflowed
-            && self.entries.len() <= self.limits.entries_max / 2
-            && self.path_bytes <= self.limits.path_bytes_max / 2;
-        if due {
-            self.overflowed = false;
+        let due = [Stage::Copy, Stage::Archive].map(|stage| {
+            let lane = self.lane_of(stage);
+            let Room { entries, path_bytes } = self.share(stage);
+            let half = Room { entries: entries / 2, path_bytes: path_bytes / 2 };
+            // Where nothing fits a scan finds nothing, and would be due again at once.
+            lane.overflowed && entries > 0 && lane.held.fits(half)
+        });
+        if due == [false; 2] {
+            return false;
         }
-        due
+        for (stage, due) in [Stage::Copy, Stage::Archive].into_iter().zip(due) {
+            let lane = self.lane(stage);
+            lane.sought = due;
+            lane.overflowed &= !due;
+        }
+        true
     }
 
     /// There are files that only a scan will find.
     #[must_use]
     pub fn rescan_pending(&self) -> bool {
-        self.overflowed
+        self.copy.overflowed || self.archive.overflowed
+    }
+
+    /// A lane for which the scan was due still takes what the scan finds.
+    #[must_use]
+    pub fn is_seeking(&self) -> bool {
+        self.copy.sought || self.archive.sought
     }
 
     /// Health of a lane's other end.
     #[must_use]
     pub fn health(&self, stage: Stage) -> Health {
-        match stage {
-            Stage::Copy => self.copy.health,
-            Stage::Archive => self.archive.health,
-        }
+        self.lane_of(stage).health
     }
 
     /// How many files of a lane stand where.
     #[must_use]
     pub fn occupancy(&self, stage: Stage) -> Occupancy {
-        let lane = match stage {
-            Stage::Copy => &self.copy,
-            Stage::Archive => &self.archive,
-        };
+        let lane = self.lane_of(stage);
         Occupancy {
             ready: lane.submit.len() + lane.confirm.len(),
             waiting: lane.waiting.len(),
             active: lane.active,
+        }
+    }
+
+    /// What a lane may hold now: all that the other one does not, but for a quarter of the whole.
+    fn share(&self, stage: Stage) -> Room {
+        let Limits { entries_max, path_bytes_max, .. } = self.limits;
+        let other = match stage {
+            Stage::Copy => self.archive.held,
+            Stage::Archive => self.copy.held,
+        };
+        Room {
+            entries: entries_max - other.entries.max(entries_max / 4),
+            path_bytes: path_bytes_max - other.path_bytes.max(path_bytes_max / 4),
+        }
+    }
+
+    fn has_room(&self, stage: Stage, path: &Path) -> bool {
+        self.lane_of(stage).held.with(path).fits(self.share(stage))
+    }
+
+    /// All files and all bytes of their paths, counted afresh.
+    #[cfg(test)]
+    pub(crate) fn footprint(&self) -> (usize, usize) {
+        let paths = self.entries.keys();
+        (self.entries.len(), paths.map(|path| path.as_os_str().len()).sum())
+    }
+
+    fn lane_of(&self, stage: Stage) -> &Lane {
+        match stage {
+            Stage::Copy => &self.copy,
+            Stage::Archive => &self.archive,
         }
     }
 
@@ -377,11 +454,22 @@ impl Scheduler {
     }
 
     fn ready_again(&mut self, path: &Arc<Path>, stage: Stage, phase: Phase) {
-        let entry = self.entry(path);
-        if entry.stage != stage {
+        let from = self.entry(path).stage;
+        if from != stage {
+            let lane = self.lane(from);
+            lane.held = lane.held.without(path);
+            if !self.has_room(stage, path) {
+                // How far it has come is on disk.
+                self.entries.remove(path);
+                return self.lane(stage).overflow();
+            }
+            let lane = self.lane(stage);
+            lane.held = lane.held.with(path);
+            let entry = self.entry(path);
             entry.errors = 0;
             entry.setbacks = 0;
         }
+        let entry = self.entry(path);
         entry.stage = stage;
         entry.phase = phase;
         entry.standing = Standing::Ready;

@@ -30,8 +30,17 @@ const MISSED_FOR: Duration = Duration::from_secs(15);
 const WATCHES_MAX: usize = 1 << 17;
 
 /// Watches of all threads.
-#[derive(Debug, Default)]
-pub(super) struct Watches(Mutex<HashMap<Fid, Watch>>);
+#[derive(Debug)]
+pub(super) struct Watches {
+    of: Mutex<HashMap<Fid, Watch>>,
+    max: usize,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self::at_most(WATCHES_MAX)
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Watch {
@@ -55,6 +64,11 @@ pub(super) enum Next {
 }
 
 impl Watches {
+    /// None yet; of more than `max` all are forgotten.
+    fn at_most(max: usize) -> Self {
+        Self { of: Mutex::default(), max }
+    }
+
     /// A request was accepted. How long to wait before the first look.
     pub(super) fn requested(&self, fid: Fid, now: Duration) -> Duration {
         self.insert(
@@ -107,7 +121,7 @@ impl Watches {
 
     fn insert(&self, fid: Fid, watch: Watch) {
         let mut watches = self.lock();
-        if watches.len() >= WATCHES_MAX {
+        if watches.len() >= self.max && !watches.contains_key(&fid) {
             watches.clear();
         }
         watches.insert(fid, watch);
@@ -115,7 +129,7 @@ impl Watches {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Fid, Watch>> {
         // Each change is one call of the map: a panic elsewhere leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,12 +182,40 @@ mod tests {
         assert_eq!(gone, Next::Gone { requested: false });
     }
 
+    /// Files that are queued for a day, more than there is room for: a watch that was forgotten
+    /// costs questions, and no request is taken for lost.
     #[test]
-    fn memory_is_bounded() {
-        let watches = Watches::default();
-        for oid in 0..WATCHES_MAX as u32 + 10 {
+    fn memory_is_bounded_and_forgetting_costs_no_request() {
+        let (max, files) = (8, 12);
+        let watches = Watches::at_most(max);
+        let file = |oid| Fid { oid, ..FILE };
+        let mut next: Vec<_> =
+            (0..files).map(|oid| watches.requested(file(oid), Duration::ZERO)).collect();
+        let mut questions = 0;
+        while let Some(now) = next.iter().min().copied().filter(|at| *at < 86_400 * SECOND) {
+            for (oid, at) in (0..files).zip(&mut next) {
+                if *at > now {
+                    continue;
+                }
+                let queued = watches.asks(file(oid), now).then_some(true);
+                questions += u32::from(queued.is_some());
+                match watches.looked(file(oid), now, queued) {
+                    Next::Look(delay) => *at = now + delay,
+                    Next::Gone { .. } => panic!("{oid} is queued"),
+                }
+                assert!(watches.lock().len() <= max);
+            }
+        }
+        assert!(questions > 12 * 150, "{questions}: nothing was forgotten");
+    }
+
+    #[test]
+    fn what_is_watched_already_makes_no_other_be_forgotten() {
+        let watches = Watches::at_most(2);
+        for oid in [1, 2] {
             watches.requested(Fid { oid, ..FILE }, Duration::ZERO);
         }
-        assert!(watches.lock().len() <= WATCHES_MAX);
+        watches.looked(Fid { oid: 1, ..FILE }, SECOND, None);
+        assert_eq!(watches.lock().len(), 2);
     }
 }

@@ -78,7 +78,7 @@ fn only_a_start_removes_leftovers_and_wakes_the_omitted() {
 #[test]
 fn what_does_not_fit_into_memory_is_found_when_there_is_room() {
     let mut world = World::new(1);
-    world.limits.entries_max = 7;
+    world.limits.entries_max = 9;
     for index in 0..100 {
         world.stage(&format!("d{}/f{index}", index % 9), &content(100 + index, 1), Lustre);
     }
@@ -88,6 +88,28 @@ fn what_does_not_fit_into_memory_is_found_when_there_is_room() {
     daemon.drain();
     assert_eq!(world.staged_files(), Vec::<PathBuf>::new());
     assert_eq!(world.target_files().len(), 100);
+}
+
+/// However many files are in front of them.
+#[test]
+fn a_start_sees_leftovers_and_omitted_files_that_the_queue_has_no_room_for() {
+    let mut world = World::new(1);
+    world.limits.entries_max = 9;
+    for index in 0..30 {
+        world.stage(&format!("f{index:02}"), &content(100, 1), Lustre);
+    }
+    for name in ["a", "z"] {
+        world.stage_as(name, &[0; 4096], &record(Path::new(name), Lustre, b"11", true));
+        world.stage(&format!("{name}-omitted"), b"3", Lustre);
+        world.set_state(&format!("{name}-omitted"), FileState::FileOmitted);
+    }
+    let mut daemon = world.start().expect("it starts");
+    let summary = daemon.recover(Scan::Start);
+    assert_eq!((summary.queued, summary.removed, summary.omitted), (7, 2, 2));
+    assert!(summary.overflowed);
+    daemon.drain();
+    assert_eq!(world.staged_files(), Vec::<PathBuf>::new());
+    assert_eq!(world.target_files().len(), 32);
 }
 
 #[test]

@@ -42,12 +42,13 @@ fn files_come_out_in_the_order_they_went_in_and_only_once() {
 #[test]
 fn a_full_set_asks_for_a_scan_once_it_has_room() {
     let mut queue = scheduler();
-    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+    // Of eight, two are kept for the other lane.
+    for name in ["a", "b", "c", "d", "e", "f"] {
         add(&mut queue, name);
     }
     assert!(!queue.take_rescan());
     assert_eq!(queue.enqueue(Path::new("i"), Stage::Copy, Phase::Submit), Admission::Overflow);
-    for left in (4..8).rev() {
+    for left in (3..6).rev() {
         assert!(!queue.take_rescan(), "no room yet");
         let ticket = take_one(&mut queue, SECOND);
         queue.finished(&ticket, Outcome::Done, SECOND);
@@ -59,7 +60,8 @@ fn a_full_set_asks_for_a_scan_once_it_has_room() {
 
 #[test]
 fn long_names_overflow_before_many() {
-    let mut queue = Scheduler::new(Limits { path_bytes_max: 10, ..Limits::default() });
+    // Three of them are kept for the other lane.
+    let mut queue = Scheduler::new(Limits { path_bytes_max: 13, ..Limits::default() });
     add(&mut queue, "12345678");
     assert_eq!(queue.enqueue(Path::new("abc"), Stage::Copy, Phase::Submit), Admission::Overflow);
     add(&mut queue, "ab");
@@ -70,6 +72,61 @@ fn long_names_overflow_before_many() {
     }
     assert!(queue.take_rescan());
     add(&mut queue, "1234567890");
+}
+
+#[test]
+fn neither_lane_takes_the_room_that_is_kept_for_the_other() {
+    for (hog, other) in [(Stage::Archive, Stage::Copy), (Stage::Copy, Stage::Archive)] {
+        let mut queue = scheduler();
+        let offer = |queue: &mut Scheduler, stage, name: &str| {
+            queue.enqueue(Path::new(name), stage, Phase::Submit)
+        };
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            assert_eq!(offer(&mut queue, hog, name), Admission::Queued);
+        }
+        assert_eq!(offer(&mut queue, hog, "g"), Admission::Overflow);
+        // The other lane works on, over and over, and its scans are not held up.
+        for _ in 0..20 {
+            assert_eq!(offer(&mut queue, other, "x"), Admission::Queued);
+            assert_eq!(offer(&mut queue, other, "y"), Admission::Queued);
+            assert_eq!(offer(&mut queue, other, "z"), Admission::Overflow);
+            assert!(!queue.take_rescan() && !queue.is_seeking(), "nothing would be taken");
+            for ticket in queue.take(other, 2, SECOND).expect("work") {
+                queue.finished(&ticket, Outcome::Done, SECOND);
+            }
+            assert!(queue.take_rescan(), "for the other lane");
+            assert!(queue.is_seeking());
+            assert_eq!(offer(&mut queue, hog, "g"), Admission::Overflow);
+            assert!(queue.is_seeking(), "a full lane does not end what is not for it");
+            assert_eq!(queue.footprint(), (6, 6));
+        }
+    }
+}
+
+#[test]
+fn a_copied_file_that_the_archive_lane_has_no_room_for_is_forgotten() {
+    let mut queue = scheduler();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        queue.enqueue(Path::new(name), Stage::Archive, Phase::Submit);
+    }
+    add(&mut queue, "x");
+    let ticket = take_one(&mut queue, SECOND);
+    queue.finished(&ticket, Outcome::Copied, SECOND);
+    assert_eq!(queue.footprint(), (6, 6));
+    assert!(!queue.take_rescan(), "the lane is full");
+    for ticket in queue.take(Stage::Archive, 3, SECOND).expect("work") {
+        queue.finished(&ticket, Outcome::Done, SECOND);
+    }
+    assert!(queue.take_rescan());
+    let found = queue.enqueue(Path::new("x"), Stage::Archive, Phase::Submit);
+    assert_eq!(found, Admission::Queued);
+    // What moves makes room where it comes from.
+    for name in ["1", "2", "3", "4"] {
+        add(&mut queue, name);
+        let ticket = take_one(&mut queue, SECOND);
+        queue.finished(&ticket, Outcome::Copied, SECOND);
+    }
+    assert_eq!(queue.footprint(), (6, 6), "one did not fit");
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(crate) const FS: &str = "/lustre";
 pub(crate) struct Site {
     root: TempDir,
     staging: PathBuf,
+    target: PathBuf,
 }
 
 impl Site {
@@ -35,20 +36,34 @@ impl Site {
         let root = tempfile::tempdir_in(scratch()).expect("a directory");
         let staging = root.path().join("staging");
         fs::create_dir(&staging).expect("created");
-        Self::on(root, staging)
+        let target = Self::default_target(&root);
+        Self::on(root, staging, target)
     }
 
     /// With another staging directory.
     pub(crate) fn with_staging(staging: &Path) -> Self {
         let root = tempfile::tempdir_in(scratch()).expect("a directory");
-        Self::on(root, staging.to_path_buf())
+        let target = Self::default_target(&root);
+        Self::on(root, staging.to_path_buf(), target)
     }
 
-    fn on(root: TempDir, staging: PathBuf) -> Self {
-        let site = Self { root, staging };
-        for directory in [site.target(), site.archive()] {
-            fs::create_dir(directory).expect("created");
-        }
+    /// With another target, which is there.
+    pub(crate) fn with_target(target: &Path) -> Self {
+        let root = tempfile::tempdir_in(scratch()).expect("a directory");
+        let staging = root.path().join("staging");
+        fs::create_dir(&staging).expect("created");
+        Self::on(root, staging, target.to_path_buf())
+    }
+
+    fn default_target(root: &TempDir) -> PathBuf {
+        let target = root.path().join("target");
+        fs::create_dir(&target).expect("created");
+        target
+    }
+
+    fn on(root: TempDir, staging: PathBuf, target: PathBuf) -> Self {
+        let site = Self { root, staging, target };
+        fs::create_dir(site.archive()).expect("created");
         let (uid, gid) = owner();
         site.write_identmap(&format!(
             "# node servername archive-id uid gid lustre-dirpath\n\
@@ -70,7 +85,7 @@ impl Site {
     }
 
     pub(crate) fn target(&self) -> PathBuf {
-        self.root.path().join("target")
+        self.target.clone()
     }
 
     pub(crate) fn archive(&self) -> PathBuf {
