@@ -11,6 +11,7 @@ mod bad_input;
 mod command_line;
 mod destinations;
 mod kill;
+mod power;
 mod refused_start;
 mod replay;
 mod sessions;

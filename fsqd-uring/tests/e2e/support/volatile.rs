@@ -1,0 +1,223 @@
+//! [`Disk`]: a disk with a volatile write cache, in memory, and what a loss of power leaves of it.
+//!
+//! Owns the log of everything that was written to it, in order, with the flushes in between.
+//! Invariant: a loss of power keeps every write that a flush followed; of those after the last flush
+//! it keeps any part, down to single sectors, and nothing else ever changes a byte.
+
+use super::content::Random;
+
+/// What a disk writes whole or not at all, bytes.
+const SECTOR_BYTES: u64 = 512;
+const PAGE_BYTES: usize = 4096;
+
+type Page = Box<[u8; PAGE_BYTES]>;
+
+/// The content of a disk; pages that were never written are zero and take no memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pages: Vec<Option<Page>>,
+}
+
+impl Image {
+    /// All zero.
+    pub(crate) fn zeroed(mib: usize) -> Self {
+        Self { pages: vec![None; (mib << 20) / PAGE_BYTES] }
+    }
+
+    /// Its length, bytes.
+    pub(crate) fn len(&self) -> u64 {
+        (self.pages.len() * PAGE_BYTES) as u64
+    }
+
+    /// The bytes at `offset`; what would be beyond the end is left out.
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+        let len = (len as u64).min(self.len().saturating_sub(offset));
+        let mut bytes = vec![0; usize::try_from(len).expect("at most what was asked for")];
+        visit(offset, bytes.len(), |page, start, range| {
+            let Some(page) = &self.pages[page] else { return };
+            let part = &mut bytes[range];
+            part.copy_from_slice(&page[start..start + part.len()]);
+        });
+        bytes
+    }
+
+    /// # Panics
+    /// If it goes beyond the end.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        visit(offset, bytes.len(), |page, start, range| {
+            let page = self.pages[page].get_or_insert_with(|| Box::new([0; PAGE_BYTES]));
+            page[start..start + range.len()].copy_from_slice(&bytes[range]);
+        });
+    }
+}
+
+/// Calls `each` with the page, the first byte in it and the range of the buffer, for every page of
+/// `len` bytes at `offset`.
+fn visit(offset: u64, len: usize, mut each: impl FnMut(usize, usize, std::ops::Range<usize>)) {
+    let offset = usize::try_from(offset).expect("a small disk");
+    let mut done = 0;
+    while done < len {
+        let (page, start) = ((offset + done) / PAGE_BYTES, (offset + done) % PAGE_BYTES);
+        let count = (PAGE_BYTES - start).min(len - done);
+        each(page, start, done..done + count);
+        done += count;
+    }
+}
+
+/// What has happened to a disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Bytes were written; the writer has been told.
+    Write { offset: u64, bytes: Vec<u8> },
+    /// Everything before is on stable storage; whoever asked for it has been told.
+    Flush,
+}
+
+/// A disk whose cache loses what was not flushed.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// What was there at the beginning.
+    first: Image,
+    /// What a reader gets.
+    live: Image,
+    log: Vec<Event>,
+}
+
+impl Disk {
+    pub(crate) fn new(image: Image) -> Self {
+        Self { live: image.clone(), first: image, log: Vec::new() }
+    }
+
+    /// Its length, bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.live.len()
+    }
+
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.live.read(offset, len)
+    }
+
+    /// # Panics
+    /// If it goes beyond the end.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        self.live.write(offset, bytes);
+        self.log.push(Event::Write { offset, bytes: bytes.to_vec() });
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.log.push(Event::Flush);
+    }
+
+    /// What has happened so far; an instant is the number of events before it.
+    pub(crate) fn log(&self) -> &[Event] {
+        &self.log
+    }
+
+    /// What is found after a loss of power at the instant `cut`. How much of the cache has gone
+    /// to the disk by itself is drawn too, from nothing to all.
+    pub(crate) fn after_power_loss(&self, cut: usize, random: &mut Random) -> Image {
+        let log = &self.log[..cut];
+        let flushed = log.iter().rposition(|event| *event == Event::Flush).unwrap_or(0);
+        let mut image = self.first.clone();
+        for event in &log[..flushed] {
+            if let Event::Write { offset, bytes } = event {
+                image.write(*offset, bytes);
+            }
+        }
+        let whole_percent = [0, 10, 50, 90, 100][random.below(5) as usize];
+        // Without the certainties at both ends, some of the rest are torn.
+        let torn_percent = if whole_percent % 100 == 0 { 0 } else { (100 - whole_percent) / 2 };
+        for event in &log[flushed..] {
+            let Event::Write { offset, bytes } = event else { continue };
+            let fate = random.below(100);
+            if fate < whole_percent {
+                image.write(*offset, bytes);
+            } else if fate < whole_percent + torn_percent {
+                tear(&mut image, *offset, bytes, random);
+            }
+        }
+        image
+    }
+}
+
+/// Writes some of the sectors.
+fn tear(image: &mut Image, offset: u64, bytes: &[u8], random: &mut Random) {
+    let (mut offset, mut rest) = (offset, bytes);
+    while !rest.is_empty() {
+        let in_sector = usize::try_from(SECTOR_BYTES - offset % SECTOR_BYTES).expect("small");
+        let (sector, behind) = rest.split_at(in_sector.min(rest.len()));
+        if random.below(2) == 0 {
+            image.write(offset, sector);
+        }
+        offset += sector.len() as u64;
+        rest = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECTOR: usize = SECTOR_BYTES as usize;
+
+    #[test]
+    fn reads_what_was_written_across_pages() {
+        let mut disk = Disk::new(Image::zeroed(1));
+        disk.write(4000, &[7; 5000]);
+        disk.write(4100, &[8; 10]);
+        assert_eq!(disk.read(3999, 3), [0, 7, 7]);
+        assert_eq!(disk.read(4099, 12), [7, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 7]);
+        assert_eq!(disk.read(8999, 3), [7, 0, 0]);
+        assert_eq!(disk.read((1 << 20) - 2, 10), [0, 0], "the end is the end");
+    }
+
+    /// Page n holds what the n-th write has put there: before the flush all of it, after it any
+    /// sectors of it, and after the cut nothing.
+    #[test]
+    fn power_loss_keeps_what_was_flushed_and_any_part_of_the_rest() {
+        let (mut kept, mut torn, mut lost) = (0, 0, 0);
+        for seed in 0..50 {
+            let mut disk = Disk::new(Image::zeroed(1));
+            for page in 0..30 {
+                disk.write(page * 4096, &[page as u8 + 1; 4096]);
+                if page == 9 {
+                    disk.flush();
+                }
+            }
+            // 10 writes and the flush, then 10 of the 20 others.
+            let image = disk.after_power_loss(21, &mut Random::new(seed));
+            for page in 0..30_u64 {
+                let found = image.read(page * 4096, 4096);
+                let mut there = 0;
+                for sector in found.chunks(SECTOR) {
+                    let wanted = if sector[0] == 0 { 0 } else { page as u8 + 1 };
+                    assert_eq!(sector, [wanted; SECTOR], "a sector is whole or old");
+                    there += usize::from(wanted != 0);
+                }
+                match page {
+                    0..10 => assert_eq!(there, 8, "page {page} was flushed"),
+                    10..20 if there == 8 => kept += 1,
+                    10..20 if there == 0 => lost += 1,
+                    10..20 => torn += 1,
+                    _ => assert_eq!(there, 0, "page {page} was written after the cut"),
+                }
+            }
+        }
+        assert!(kept > 50 && torn > 50 && lost > 50, "{kept} kept, {torn} torn, {lost} lost");
+    }
+
+    /// A cut right at the flush: after it nothing can be lost, before it all can.
+    #[test]
+    fn flush_is_an_event_of_its_own() {
+        let mut disk = Disk::new(Image::zeroed(1));
+        disk.write(0, &[1; 4096]);
+        disk.flush();
+        let found = |cut| {
+            let images = (0..20).map(|seed| disk.after_power_loss(cut, &mut Random::new(seed)));
+            images.filter(|image| image.read(0, 4096) == [1; 4096]).count()
+        };
+        assert_eq!(found(2), 20);
+        assert!(found(1) < 20);
+        assert_eq!(found(0), 0);
+    }
+}
