@@ -1,8 +1,8 @@
-//! [`VolatileDevice`]: a [`Disk`] as a file that a loop device can be made of.
+//! [`VolatileDevice`]: a disk of a [`Machine`] as a file that a loop device can be made of.
 //!
 //! The file is the root of a FUSE file system served by a thread of this process. The kernel keeps
 //! no dirty pages for it (no write-back cache is agreed on), so a write to the loop device is in
-//! the disk's log before it is reported as done, and a flush of the loop device is an fsync of the
+//! the machine's log before it is reported as done, and a flush of the loop device is an fsync of the
 //! file. Requests are served one after the other: a flush in the log covers exactly the writes
 //! before it.
 //!
@@ -15,7 +15,6 @@ use std::fs::File;
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::io::Errno;
@@ -23,7 +22,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
 use super::site::is_root;
-use super::volatile::Disk;
+use super::volatile::Machine;
 use super::{scratch, text};
 
 /// The largest write that is agreed on, bytes.
@@ -60,14 +59,13 @@ const INIT_FLAGS: u32 = 1 << 5 | 1 << 22;
 #[derive(Debug)]
 pub(crate) struct VolatileDevice {
     directory: TempDir,
-    disk: Arc<Mutex<Disk>>,
     server: Option<JoinHandle<()>>,
 }
 
 impl VolatileDevice {
     /// # Errors
     /// Why it cannot be had on this machine.
-    pub(crate) fn new(disk: Disk) -> Result<Self, String> {
+    pub(crate) fn new(machine: &Machine, disk: usize) -> Result<Self, String> {
         if !is_root() {
             return Err("only root may mount".to_owned());
         }
@@ -82,30 +80,14 @@ impl VolatileDevice {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         rustix::mount::mount(c"volatile", &path, c"fuse", flags, &*options)
             .map_err(|error| format!("mount of a FUSE file system: {error}"))?;
-        let disk = Arc::new(Mutex::new(disk));
-        let server = Server { connection, disk: Arc::clone(&disk) };
+        let server = Server { connection, machine: machine.clone(), disk };
         let server = Some(std::thread::spawn(move || server.run()));
-        Ok(Self { directory, disk, server })
+        Ok(Self { directory, server })
     }
 
     /// The file.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("device")
-    }
-
-    pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The disk when nothing uses the file any more.
-    ///
-    /// # Panics
-    /// If something does.
-    pub(crate) fn into_disk(self) -> Disk {
-        let disk = Arc::clone(&self.disk);
-        drop(self);
-        let disk = Arc::into_inner(disk).expect("the server ends when the file is unmounted");
-        disk.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,7 +112,8 @@ impl Drop for VolatileDevice {
 
 struct Server {
     connection: File,
-    disk: Arc<Mutex<Disk>>,
+    machine: Machine,
+    disk: usize,
 }
 
 /// The number at `offset` of a request; the kernel sends whole ones.
@@ -177,25 +160,25 @@ impl Server {
     }
 
     fn serve(&self, opcode: u32, body: &[u8]) -> Result<Vec<u8>, Errno> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let (machine, disk) = (&self.machine, self.disk);
         match opcode {
             op::INIT => Ok(init_reply(body)),
-            op::GETATTR => Ok(attributes(disk.len())),
+            op::GETATTR => Ok(attributes(machine.len(disk))),
             // No handle, no flags: the kernel caches pages, and drops them at the next open.
             op::OPEN => Ok(vec![0; 16]),
-            op::READ => Ok(disk.read(u64_at(body, 8), u32_at(body, 16) as usize)),
+            op::READ => Ok(machine.read(disk, u64_at(body, 8), u32_at(body, 16) as usize)),
             op::WRITE => {
                 let (offset, bytes) = (u64_at(body, 8), &body[WRITE_HEADER_BYTES..]);
-                if offset.saturating_add(bytes.len() as u64) > disk.len() {
+                if offset.saturating_add(bytes.len() as u64) > machine.len(disk) {
                     return Err(Errno::NOSPC);
                 }
-                disk.write(offset, bytes);
+                machine.write(disk, offset, bytes);
                 let mut reply = (bytes.len() as u32).to_ne_bytes().to_vec();
                 reply.resize(8, 0);
                 Ok(reply)
             }
             op::FSYNC => {
-                disk.flush();
+                machine.flush(disk);
                 Ok(Vec::new())
             }
             op::FLUSH | op::RELEASE | op::DESTROY => Ok(Vec::new()),

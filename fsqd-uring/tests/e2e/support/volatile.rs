@@ -1,8 +1,10 @@
-//! [`Disk`]: a disk with a volatile write cache, in memory, and what a loss of power leaves of it.
+//! [`Machine`]: disks with volatile write caches, in memory, and what a loss of power leaves of them.
 //!
-//! Owns the log of everything that was written to it, in order, with the flushes in between.
-//! Invariant: a loss of power keeps every write that a flush followed; of those after the last flush
-//! it keeps any part, down to single sectors, and nothing else ever changes a byte.
+//! Owns the log of everything that was written to them, in order, with the flushes in between.
+//! Invariant: a loss of power keeps every write that a flush of its disk followed; of those after
+//! the last flush it keeps any part, down to single sectors, and nothing else ever changes a byte.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::content::Random;
 
@@ -68,72 +70,106 @@ fn visit(offset: u64, len: usize, mut each: impl FnMut(usize, usize, std::ops::R
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Bytes were written; the writer has been told.
-    Write { offset: u64, bytes: Vec<u8> },
+    Write { disk: usize, offset: u64, bytes: Vec<u8> },
     /// Everything before is on stable storage; whoever asked for it has been told.
-    Flush,
+    Flush { disk: usize },
 }
 
-/// A disk whose cache loses what was not flushed.
 #[derive(Debug)]
-pub(crate) struct Disk {
+struct Disk {
     /// What was there at the beginning.
     first: Image,
     /// What a reader gets.
     live: Image,
+}
+
+#[derive(Debug)]
+struct State {
+    disks: Vec<Disk>,
     log: Vec<Event>,
 }
 
-impl Disk {
-    pub(crate) fn new(image: Image) -> Self {
-        Self { live: image.clone(), first: image, log: Vec::new() }
+/// Disks that lose their power together, each with a cache that loses what was not flushed.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    state: Arc<Mutex<State>>,
+}
+
+impl Machine {
+    /// A disk for each image.
+    pub(crate) fn new(images: Vec<Image>) -> Self {
+        let disk = |image: Image| Disk { live: image.clone(), first: image };
+        let disks = images.into_iter().map(disk).collect();
+        Self { state: Arc::new(Mutex::new(State { disks, log: Vec::new() })) }
     }
 
-    /// Its length, bytes.
-    pub(crate) fn len(&self) -> u64 {
-        self.live.len()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
-        self.live.read(offset, len)
+    /// Length of a disk, bytes.
+    pub(crate) fn len(&self, disk: usize) -> u64 {
+        self.state().disks[disk].live.len()
+    }
+
+    pub(crate) fn read(&self, disk: usize, offset: u64, len: usize) -> Vec<u8> {
+        self.state().disks[disk].live.read(offset, len)
     }
 
     /// # Panics
     /// If it goes beyond the end.
-    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
-        self.live.write(offset, bytes);
-        self.log.push(Event::Write { offset, bytes: bytes.to_vec() });
+    pub(crate) fn write(&self, disk: usize, offset: u64, bytes: &[u8]) {
+        let mut state = self.state();
+        state.disks[disk].live.write(offset, bytes);
+        state.log.push(Event::Write { disk, offset, bytes: bytes.to_vec() });
     }
 
-    pub(crate) fn flush(&mut self) {
-        self.log.push(Event::Flush);
+    pub(crate) fn flush(&self, disk: usize) {
+        self.state().log.push(Event::Flush { disk });
     }
 
-    /// What has happened so far; an instant is the number of events before it.
-    pub(crate) fn log(&self) -> &[Event] {
-        &self.log
+    /// The present instant: the number of events before it.
+    pub(crate) fn now(&self) -> usize {
+        self.state().log.len()
     }
 
-    /// What is found after a loss of power at the instant `cut`. How much of the cache has gone
-    /// to the disk by itself is drawn too, from nothing to all.
-    pub(crate) fn after_power_loss(&self, cut: usize, random: &mut Random) -> Image {
+    /// Looks at the log. No disk does anything meanwhile.
+    pub(crate) fn with_log<T>(&self, look: impl FnOnce(&[Event]) -> T) -> T {
+        look(&self.state().log)
+    }
+
+    /// The machine after a loss of power at the instant `cut`.
+    pub(crate) fn after_power_loss(&self, cut: usize, random: &mut Random) -> Self {
+        let state = self.state();
+        let image = |disk| state.after_power_loss(disk, cut, random);
+        Self::new((0..state.disks.len()).map(image).collect())
+    }
+}
+
+impl State {
+    /// What is found on one disk. How much of its cache has been written by itself is drawn too,
+    /// from nothing to all.
+    fn after_power_loss(&self, disk: usize, cut: usize, random: &mut Random) -> Image {
         let log = &self.log[..cut];
-        let flushed = log.iter().rposition(|event| *event == Event::Flush).unwrap_or(0);
-        let mut image = self.first.clone();
-        for event in &log[..flushed] {
-            if let Event::Write { offset, bytes } = event {
-                image.write(*offset, bytes);
-            }
-        }
+        let flushed = log.iter().rposition(|event| *event == Event::Flush { disk }).unwrap_or(0);
+        let mut image = self.disks[disk].first.clone();
         let whole_percent = [0, 10, 50, 90, 100][random.below(5) as usize];
         // Without the certainties at both ends, some of the rest are torn.
         let torn_percent = if whole_percent % 100 == 0 { 0 } else { (100 - whole_percent) / 2 };
-        for event in &log[flushed..] {
-            let Event::Write { offset, bytes } = event else { continue };
+        for (instant, event) in log.iter().enumerate() {
+            let (offset, bytes) = match event {
+                Event::Write { disk: here, offset, bytes } if *here == disk => (*offset, bytes),
+                _ => continue,
+            };
+            if instant < flushed {
+                image.write(offset, bytes);
+                continue;
+            }
             let fate = random.below(100);
             if fate < whole_percent {
-                image.write(*offset, bytes);
+                image.write(offset, bytes);
             } else if fate < whole_percent + torn_percent {
-                tear(&mut image, *offset, bytes, random);
+                tear(&mut image, offset, bytes, random);
             }
         }
         image
@@ -162,13 +198,13 @@ mod tests {
 
     #[test]
     fn reads_what_was_written_across_pages() {
-        let mut disk = Disk::new(Image::zeroed(1));
-        disk.write(4000, &[7; 5000]);
-        disk.write(4100, &[8; 10]);
-        assert_eq!(disk.read(3999, 3), [0, 7, 7]);
-        assert_eq!(disk.read(4099, 12), [7, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 7]);
-        assert_eq!(disk.read(8999, 3), [7, 0, 0]);
-        assert_eq!(disk.read((1 << 20) - 2, 10), [0, 0], "the end is the end");
+        let machine = Machine::new(vec![Image::zeroed(1)]);
+        machine.write(0, 4000, &[7; 5000]);
+        machine.write(0, 4100, &[8; 10]);
+        assert_eq!(machine.read(0, 3999, 3), [0, 7, 7]);
+        assert_eq!(machine.read(0, 4099, 12), [7, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 7]);
+        assert_eq!(machine.read(0, 8999, 3), [7, 0, 0]);
+        assert_eq!(machine.read(0, (1 << 20) - 2, 10), [0, 0], "the end is the end");
     }
 
     /// Page n holds what the n-th write has put there: before the flush all of it, after it any
@@ -177,17 +213,17 @@ mod tests {
     fn power_loss_keeps_what_was_flushed_and_any_part_of_the_rest() {
         let (mut kept, mut torn, mut lost) = (0, 0, 0);
         for seed in 0..50 {
-            let mut disk = Disk::new(Image::zeroed(1));
+            let machine = Machine::new(vec![Image::zeroed(1)]);
             for page in 0..30 {
-                disk.write(page * 4096, &[page as u8 + 1; 4096]);
+                machine.write(0, page * 4096, &[page as u8 + 1; 4096]);
                 if page == 9 {
-                    disk.flush();
+                    machine.flush(0);
                 }
             }
             // 10 writes and the flush, then 10 of the 20 others.
-            let image = disk.after_power_loss(21, &mut Random::new(seed));
+            let after = machine.after_power_loss(21, &mut Random::new(seed));
             for page in 0..30_u64 {
-                let found = image.read(page * 4096, 4096);
+                let found = after.read(0, page * 4096, 4096);
                 let mut there = 0;
                 for sector in found.chunks(SECTOR) {
                     let wanted = if sector[0] == 0 { 0 } else { page as u8 + 1 };
@@ -206,18 +242,22 @@ mod tests {
         assert!(kept > 50 && torn > 50 && lost > 50, "{kept} kept, {torn} torn, {lost} lost");
     }
 
-    /// A cut right at the flush: after it nothing can be lost, before it all can.
+    /// A flush covers what was written before it to its own disk, and nothing of another one.
     #[test]
-    fn flush_is_an_event_of_its_own() {
-        let mut disk = Disk::new(Image::zeroed(1));
-        disk.write(0, &[1; 4096]);
-        disk.flush();
-        let found = |cut| {
-            let images = (0..20).map(|seed| disk.after_power_loss(cut, &mut Random::new(seed)));
-            images.filter(|image| image.read(0, 4096) == [1; 4096]).count()
+    fn flush_is_an_event_of_one_disk() {
+        let machine = Machine::new(vec![Image::zeroed(1), Image::zeroed(1)]);
+        for disk in [0, 1] {
+            machine.write(disk, 0, &[1; 4096]);
+        }
+        machine.flush(1);
+        let found = |disk, cut| {
+            let machines =
+                (0..20).map(|seed| machine.after_power_loss(cut, &mut Random::new(seed)));
+            machines.filter(|machine| machine.read(disk, 0, 4096) == [1; 4096]).count()
         };
-        assert_eq!(found(2), 20);
-        assert!(found(1) < 20);
-        assert_eq!(found(0), 0);
+        assert_eq!(found(1, 3), 20);
+        assert!(found(1, 2) < 20);
+        assert_eq!(found(1, 1), 0);
+        assert!(found(0, 3) < 20);
     }
 }

@@ -2,17 +2,14 @@
 //!
 //! Invariant: what stands on top goes first (file system, loop device, then the disk's file).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
 
 use super::fuse::VolatileDevice;
 use super::mount::run;
-use super::volatile::{Disk, Image};
-use super::{PATIENCE, scratch, text};
+use super::volatile::Machine;
+use super::{PATIENCE, text};
 
 /// Which file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +46,7 @@ impl Kind {
 /// A directory with something mounted on it.
 #[derive(Debug)]
 struct Mounted {
-    point: TempDir,
+    point: PathBuf,
     is_mounted: bool,
 }
 
@@ -57,7 +54,7 @@ impl Mounted {
     /// The rings of a daemon that was killed go a moment after it: until then it is busy.
     fn unmount(&mut self, patience: Duration) -> Result<(), String> {
         let end = Instant::now() + patience;
-        while let Err(error) = run("umount", &[text(self.point.path())]) {
+        while let Err(error) = run("umount", &[text(&self.point)]) {
             if Instant::now() >= end {
                 return Err(error);
             }
@@ -72,7 +69,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if self.is_mounted && self.unmount(Duration::from_secs(2)).is_err() {
             // Of a test that failed, with somebody still at work.
-            let _ = run("umount", &["-l", text(self.point.path())]);
+            let _ = run("umount", &["-l", text(&self.point)]);
         }
     }
 }
@@ -87,47 +84,48 @@ pub(crate) struct VolatileFs {
 }
 
 impl VolatileFs {
-    /// An empty one.
+    /// An empty one at `point`, on a disk of a machine.
     ///
     /// # Errors
     /// Why it cannot be had on this machine.
-    pub(crate) fn make(kind: Kind, mib: usize) -> Result<Self, String> {
-        let device = VolatileDevice::new(Disk::new(Image::zeroed(mib)))?;
+    pub(crate) fn make(
+        kind: Kind,
+        machine: &Machine,
+        disk: usize,
+        point: &Path,
+    ) -> Result<Self, String> {
+        let device = VolatileDevice::new(machine, disk)?;
         let (tool, options) = kind.make();
         run(tool, &[options, &[text(&device.path())]].concat())?;
-        Self::on(kind, device)
+        Self::on(kind, device, point)
     }
 
     /// What is on a disk; the file system replays its journal.
     ///
     /// # Errors
     /// What the mount says.
-    pub(crate) fn mount(kind: Kind, image: Image) -> Result<Self, String> {
-        Self::on(kind, VolatileDevice::new(Disk::new(image))?)
+    pub(crate) fn mount(
+        kind: Kind,
+        machine: &Machine,
+        disk: usize,
+        point: &Path,
+    ) -> Result<Self, String> {
+        Self::on(kind, VolatileDevice::new(machine, disk)?, point)
     }
 
-    fn on(kind: Kind, device: VolatileDevice) -> Result<Self, String> {
-        let point = tempfile::tempdir_in(scratch()).map_err(|error| error.to_string())?;
-        let (file, root) = (device.path(), point.path());
-        run("mount", &["-t", kind.name(), "-o", "loop", text(&file), text(root)])?;
-        Ok(Self { kind, mounted: Mounted { point, is_mounted: true }, device })
-    }
-
-    pub(crate) fn path(&self) -> PathBuf {
-        self.mounted.point.path().to_path_buf()
-    }
-
-    pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.device.disk()
+    fn on(kind: Kind, device: VolatileDevice, point: &Path) -> Result<Self, String> {
+        let file = device.path();
+        run("mount", &["-t", kind.name(), "-o", "loop", text(&file), text(point)])?;
+        let mounted = Mounted { point: point.to_path_buf(), is_mounted: true };
+        Ok(Self { kind, mounted, device })
     }
 
     /// Unmounts it.
     ///
     /// # Errors
     /// What the tool says.
-    pub(crate) fn unmount(mut self) -> Result<Disk, String> {
-        self.mounted.unmount(PATIENCE)?;
-        Ok(self.device.into_disk())
+    pub(crate) fn unmount(mut self) -> Result<(), String> {
+        self.mounted.unmount(PATIENCE)
     }
 
     /// Unmounts it and has it checked by its own tool.
