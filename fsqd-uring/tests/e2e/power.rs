@@ -29,7 +29,7 @@ const PIECE_BYTES: usize = 300_000;
 /// Losses of power of one run.
 const CUTS: usize = 12;
 /// The same, where each is followed by another one.
-const CUTS_BOTH: usize = 8;
+const CUTS_BOTH: usize = 6;
 /// Size of the device. XFS takes no less.
 const DEVICE_MIB: usize = 320;
 
@@ -118,18 +118,24 @@ impl Run {
         let upload = |client, files| upload(&machine, port, seed, client, files);
         // One alone first: for a single file the daemon syncs no more than that file.
         let (first, _) = upload(CLIENTS, 1);
-        let (sent, connections): (Vec<_>, Vec<_>) = std::thread::scope(|scope| {
+        let (sent, _connections): (Vec<_>, Vec<_>) = std::thread::scope(|scope| {
             let start = |client| scope.spawn(move || upload(client, FILES_PER_CLIENT));
             let threads: Vec<_> = (0..CLIENTS).map(start).collect();
             threads.into_iter().map(|thread| thread.join().expect("uploads succeed")).unzip()
         });
         let sent = [first, sent.concat()].concat();
-        if ends == Ends::Both {
-            wait_drained(&world, &sent, "the run");
-        }
+        let daemon = match ends {
+            Ends::Staging => daemon,
+            // Killed in the middle of the drain, so that another one takes up what it left.
+            Ends::Both => {
+                daemon.kill();
+                let daemon = world.site.start();
+                wait_drained(&world, &sent, "the run");
+                daemon
+            }
+        };
         let end = machine.now();
         daemon.kill();
-        drop::<Vec<Deployed>>(connections);
         let instance = world.instance().expect("it is there");
         // XFS does not mount two that look the same.
         world.unmount().expect("nobody uses it");
