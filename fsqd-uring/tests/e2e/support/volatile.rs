@@ -2,7 +2,8 @@
 //!
 //! Owns the log of everything that was written to them, in order, with the flushes in between.
 //! Invariant: a loss of power keeps every write that a flush of its disk followed; of those after
-//! the last flush it keeps any part, down to single sectors, and nothing else ever changes a byte.
+//! the last flush it keeps any part, down to single sectors (but for [`SUPER_BLOCK_BYTES`]), and
+//! nothing else ever changes a byte.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +11,10 @@ use super::content::Random;
 
 /// What a disk writes whole or not at all, bytes.
 const SECTOR_BYTES: u64 = 512;
+/// The same at its beginning. The super block of ext4 is in there: 1024 bytes with a checksum, which
+/// ext4 itself takes to be written whole. Torn, it cannot be mounted without a repair, whoever had
+/// been writing to it.
+const SUPER_BLOCK_BYTES: u64 = 4096;
 const PAGE_BYTES: usize = 4096;
 
 type Page = Box<[u8; PAGE_BYTES]>;
@@ -180,8 +185,9 @@ impl State {
 fn tear(image: &mut Image, offset: u64, bytes: &[u8], random: &mut Random) {
     let (mut offset, mut rest) = (offset, bytes);
     while !rest.is_empty() {
-        let in_sector = usize::try_from(SECTOR_BYTES - offset % SECTOR_BYTES).expect("small");
-        let (sector, behind) = rest.split_at(in_sector.min(rest.len()));
+        let unit = if offset < SUPER_BLOCK_BYTES { SUPER_BLOCK_BYTES } else { SECTOR_BYTES };
+        let in_unit = usize::try_from(unit - offset % unit).expect("small");
+        let (sector, behind) = rest.split_at(in_unit.min(rest.len()));
         if random.below(2) == 0 {
             image.write(offset, sector);
         }
@@ -240,6 +246,22 @@ mod tests {
             }
         }
         assert!(kept > 50 && torn > 50 && lost > 50, "{kept} kept, {torn} torn, {lost} lost");
+    }
+
+    /// A write that begins in the super block and goes on behind it.
+    #[test]
+    fn super_block_is_not_torn() {
+        let (mut torn, mut whole) = (0, 0);
+        for seed in 0..200 {
+            let machine = Machine::new(vec![Image::zeroed(1)]);
+            machine.write(0, 1024, &[1; 8192]);
+            let found = machine.after_power_loss(1, &mut Random::new(seed)).read(0, 1024, 8192);
+            let (first, rest) = found.split_at(3072);
+            assert!(first.iter().all(|&byte| byte == first[0]), "seed {seed}");
+            whole += usize::from(first[0] == 1);
+            torn += usize::from(rest.contains(&0) && rest.contains(&1));
+        }
+        assert!(torn > 10 && whole > 10, "{torn} torn behind it, {whole} whole");
     }
 
     /// A flush covers what was written before it to its own disk, and nothing of another one.
