@@ -4,7 +4,8 @@
 //! Invariant: nothing is accepted before everything that handles it runs, and nothing that handles
 //! it stops before what was accepted is finished.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -445,8 +446,12 @@ fn start_drain(
 
 /// A number of this staging directory's own, made once and kept in it: it tells the temporary names
 /// of two daemons apart that drain to the same target.
+///
+/// On stable storage before anything is named after it: with another number, the next daemon would
+/// not find the temporaries that this one left on the target when the power went.
 fn instance(localfs: &Path) -> std::io::Result<u64> {
-    let path: PathBuf = localfs.join(PRIVATE_DIRECTORY).join("instance");
+    let private = localfs.join(PRIVATE_DIRECTORY);
+    let path = private.join("instance");
     if let Ok(text) = std::fs::read_to_string(&path)
         && let Ok(number) = u64::from_str_radix(text.trim(), 16)
     {
@@ -455,7 +460,13 @@ fn instance(localfs: &Path) -> std::io::Result<u64> {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     let number = u64::from_str_radix(&digits, 16).map_err(std::io::Error::other)?;
-    std::fs::write(&path, format!("{number:016x}\n"))?;
+    let unfinished = private.join("instance.new");
+    std::fs::write(&unfinished, format!("{number:016x}\n"))?;
+    File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, &path)?;
+    for directory in [&private, localfs] {
+        File::open(directory)?.sync_all()?;
+    }
     Ok(number)
 }
 

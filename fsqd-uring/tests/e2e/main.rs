@@ -13,6 +13,7 @@ mod counters;
 mod destinations;
 mod kill;
 mod outage;
+mod power;
 mod refused_start;
 mod replay;
 mod sessions;

@@ -12,10 +12,13 @@ pub(crate) mod bystander;
 pub(crate) mod content;
 pub(crate) mod daemon;
 pub(crate) mod deployed;
+pub(crate) mod fuse;
 pub(crate) mod log;
 pub(crate) mod mount;
 pub(crate) mod site;
 pub(crate) mod tree;
+pub(crate) mod volatile;
+pub(crate) mod volatile_fs;
 
 /// How long anything may take that should take milliseconds. Generous, because it is only ever
 /// waited for in full by a test that fails.
