@@ -12,6 +12,11 @@ pub const BLOCK_BYTES: u32 = 4096;
 /// Memory of one window: what a session receives into before it needs another.
 pub const WINDOW_BYTES: u32 = 1 << 20;
 
+/// What is received at a time of payload that is dropped: it stays in the cache nearest to a core.
+/// With a whole window 4 deployed clients on loopback reach 6.5 GB/s, with this 6.7 (medians of four
+/// runs each in turn, 1 MiB of that cache a core).
+pub const SCRATCH_BYTES: u32 = 256 << 10;
+
 /// One write to staging. Registered 512 KiB writes are the fastest that still go out as one bio and
 /// are therefore never handed to the kernel's worker pool.
 pub const WRITE_BYTES: u32 = 512 << 10;
@@ -42,6 +47,7 @@ pub const SLOT_BYTES: u32 = 2 * PACKET_SLOT_BYTES + BLOCK_BYTES;
 pub const PACKET_SLOT_BYTES: u32 = 8192;
 
 const _: () = assert!(PACKET_BYTES <= PACKET_SLOT_BYTES as usize);
+const _: () = assert!(SCRATCH_BYTES <= WINDOW_BYTES);
 const _: () = assert!(WINDOW_BYTES.is_multiple_of(WRITE_BYTES));
 const _: () = assert!(WRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 

@@ -4,6 +4,7 @@
 //! nothing else: no protocol, no checksums, no names. Invariant: a probe counts what has been
 //! synced, and leaves nothing behind.
 
+mod exchange;
 mod lanes;
 mod memory;
 mod small;
@@ -102,7 +103,8 @@ impl Limits {
     /// # Errors
     /// If one does not run here.
     pub fn probe(&self) -> Result<Found, Error> {
-        let mut rates = vec![self.loopback()?, self.staging_write()?, self.both()?];
+        let mut rates =
+            vec![self.loopback()?, self.exchange()?, self.staging_write()?, self.both()?];
         rates.push(self.staging_read()?);
         let mut end_to_end = None;
         if self.target.is_some() {
@@ -131,6 +133,22 @@ impl Limits {
                     |stream| Lane { source: Source::Socket(stream), sink: None, len: u64::MAX / 2 };
                 self.spread(streams.into_iter().map(lane).collect(), STAGING_BLOCK_BYTES)
             })
+        })
+    }
+
+    /// Receives over loopback and drops it, with an answer to each chunk that the sender waits for.
+    ///
+    /// # Errors
+    /// If it does not run here.
+    pub fn exchange(&self) -> Result<Rate, Error> {
+        let start = Instant::now();
+        let bytes = exchange::probe(self.connections, self.chunk_bytes, start + self.time)
+            .map_err(Error::io("probe 'exchange'"))?;
+        let how = format!("{} connections, each waits for a reply to each chunk", self.connections);
+        Ok(Rate {
+            name: "exchange",
+            bytes_per_s: bytes as f64 / start.elapsed().as_secs_f64(),
+            how,
         })
     }
 

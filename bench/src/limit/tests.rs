@@ -26,7 +26,8 @@ fn all_probes_run_and_leave_nothing_behind() {
     let limits = Limits { time: Duration::from_millis(100), ..limits(dir.path()) };
     let found = limits.probe().expect("the probes run");
     let names: Vec<_> = found.rates.iter().map(|rate| rate.name).collect();
-    let expected = ["loopback", "staging write", "both together", "staging read", "target write"];
+    let expected =
+        ["loopback", "exchange", "staging write", "both together", "staging read", "target write"];
     assert_eq!(names, expected);
     assert!(found.rates.iter().all(|rate| rate.bytes_per_s > 0.0), "{found}");
     assert!(found.end_to_end.as_ref().is_some_and(|rate| rate.bytes_per_s > 0.0), "{found}");
@@ -36,7 +37,7 @@ fn all_probes_run_and_leave_nothing_behind() {
     let smallest = found.smallest().expect("there are some");
     assert!(found.rates.iter().all(|rate| rate.bytes_per_s >= smallest.bytes_per_s));
     assert!(found.to_string().contains(&format!("({})", smallest.name)));
-    assert_eq!(found.to_json()["rates"].as_array().map(Vec::len), Some(5));
+    assert_eq!(found.to_json()["rates"].as_array().map(Vec::len), Some(6));
 }
 
 #[test]

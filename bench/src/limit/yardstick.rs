@@ -16,6 +16,8 @@ use crate::report::Report;
 pub enum Yardstick {
     /// Bytes received over loopback and dropped, for destination null
     Loopback,
+    /// The same with a reply to each chunk that the sender waits for, as deployed clients do
+    Exchange,
     /// Bytes received over loopback and written to staging, synced, for destination local
     Staging,
     /// Bytes written to staging, read there and written to the target, all three at once and
@@ -47,6 +49,7 @@ impl Yardstick {
     pub fn probe(self, limits: &Limits) -> Result<f64, Error> {
         Ok(match self {
             Self::Loopback => limits.loopback()?.bytes_per_s,
+            Self::Exchange => limits.exchange()?.bytes_per_s,
             Self::Staging => limits.both()?.bytes_per_s,
             Self::EndToEnd => limits.end_to_end()?.bytes_per_s,
             Self::SmallFiles => limits.small_files()?.files_per_s,
@@ -57,7 +60,7 @@ impl Yardstick {
     #[must_use]
     pub fn of(self, report: &Report) -> f64 {
         match self {
-            Self::Loopback | Self::Staging => report.bytes_per_s(),
+            Self::Loopback | Self::Exchange | Self::Staging => report.bytes_per_s(),
             Self::EndToEnd => report.arrived_bytes_per_s().unwrap_or(0.0),
             Self::SmallFiles => report.files_per_s(),
         }
@@ -77,6 +80,7 @@ impl fmt::Display for Yardstick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Loopback => "loopback, bytes/s",
+            Self::Exchange => "loopback with a reply to each chunk, bytes/s",
             Self::Staging => "loopback to staging, bytes/s",
             Self::EndToEnd => "staging written and read and target written, bytes/s arrived",
             Self::SmallFiles => "small files created, synced, renamed, files/s",

@@ -19,7 +19,8 @@ use tracing::debug;
 use super::pool::WindowPool;
 use super::session::{Life, NEVER, Receive, Session, Slot, Stage};
 use crate::limits::{
-    LINGER_MS, REFUSED_SESSIONS_PER_RING, SLOT_BYTES, TICK_MS, WINDOW_BYTES, WINDOW_HOLD_MS,
+    LINGER_MS, REFUSED_SESSIONS_PER_RING, SCRATCH_BYTES, SLOT_BYTES, TICK_MS, WINDOW_BYTES,
+    WINDOW_HOLD_MS,
 };
 use crate::path::Admission;
 use crate::refusal::Refusal;
@@ -151,7 +152,7 @@ impl Shard {
         Self {
             sessions: Slab::with_capacity(slots as usize),
             pool: WindowPool::new(u64::from(WINDOW_BYTES), config.windows, slots),
-            scratch: Span { start: 0, len: WINDOW_BYTES },
+            scratch: Span { start: 0, len: SCRATCH_BYTES },
             admission,
             stopping: false,
             counters: ShardCounters::default(),
