@@ -40,7 +40,7 @@ pub(super) fn run<F: Fs>(
         findings.error(format!("{what}: a file cannot be written: {error}"));
     }
     give_away(fs, &file, what, owner, findings);
-    link(fs, root, &name, what, findings);
+    name_again(fs, root, &file, &name, what, findings);
     let stored = fs.set_attribute(&file, ATTRIBUTE, CONTENT);
     let kept = stored.and_then(|()| fs.attribute(&file, ATTRIBUTE));
     let attributes = kept.is_ok_and(|value| value.as_deref() == Some(CONTENT));
@@ -48,7 +48,7 @@ pub(super) fn run<F: Fs>(
     if findings.0.len() == before {
         let attributes = if attributes { "it keeps" } else { "it keeps no" };
         findings.good(format!(
-            "{what}: files can be written, linked and removed; {attributes} extended attributes"
+            "{what}: files can be written, published and removed; {attributes} extended attributes"
         ));
     }
 }
@@ -104,15 +104,30 @@ fn give_away<F: Fs>(
     }
 }
 
-/// Publishing without replacing needs hard links where renameat2 has no flags (Lustre).
-fn link<F: Fs>(fs: &F, root: &F::Node, name: &Path, what: &str, findings: &mut Findings) {
+/// Publishing without replacing needs hard links or renameat2 with its flag.
+fn name_again<F: Fs>(
+    fs: &F,
+    root: &F::Node,
+    file: &F::Node,
+    name: &Path,
+    what: &str,
+    findings: &mut Findings,
+) {
     let second = name.with_extension("2");
-    match fs.link(root, name, &second) {
+    let linked = fs.stat(file).and_then(|stat| fs.link(root, name, stat.inode, &second));
+    match linked {
         Ok(()) => remove(fs, root, &second, what, findings),
-        Err(error) => findings.error(format!(
-            "{what}: a file cannot be given a second name ({error}): files could not appear there \
-             whole or not at all"
-        )),
+        Err(error) => {
+            let there_and_back = fs
+                .rename_noreplace(root, name, &second)
+                .and_then(|()| fs.rename_noreplace(root, &second, name));
+            if there_and_back.is_err() {
+                findings.error(format!(
+                    "{what}: a file cannot be given a second name ({error}), nor another one without \
+                     replacing: files could not appear there whole or not at all"
+                ));
+            }
+        }
     }
 }
 

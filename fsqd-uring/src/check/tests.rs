@@ -89,7 +89,7 @@ fn what_works_is_said_and_nothing_is_left_behind() {
         "staging directory",
         "ring ",
         "io_uring writes to the staging directory",
-        "target: files can be written, linked and removed; it keeps",
+        "target: files can be written, published and removed; it keeps",
         "is not Lustre",
         "archive: files can be written",
         "mounted on ",

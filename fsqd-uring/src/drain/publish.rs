@@ -41,12 +41,17 @@ pub(crate) fn temporary_name(instance: u64, staging_inode: u64, staging_path: &P
 /// Gives files their final names, in the way that works on one file system.
 #[derive(Debug, Default)]
 pub(crate) struct Publisher {
-    /// renameat2(RENAME_NOREPLACE) was refused: Lustre knows none of its flags.
-    links: AtomicBool,
+    /// There are no hard links.
+    renames: AtomicBool,
 }
 
 impl Publisher {
     /// Moves the closed file `temporary`, with this inode number, to `name` in the same directory.
+    ///
+    /// A link names the very file that was looked at. A rename takes what the temporary name means
+    /// when it gets through: held up by a target that hangs, and outliving its daemon, it could show
+    /// the next daemon's unfinished temporary under the final name. So it is only for file systems
+    /// without links.
     ///
     /// # Errors
     /// EEXIST: the name is taken. ESTALE: the temporary is not the file it was, nothing was done.
@@ -58,22 +63,21 @@ impl Publisher {
         inode: u64,
         name: &Path,
     ) -> Result<()> {
-        // Names are all that link and rename take: make sure that this one still means our file.
+        // Relaxed: each thread may find out by itself.
+        if !self.renames.load(Ordering::Relaxed) {
+            match fs.link(directory, temporary, inode, name) {
+                // EPERM also says that a file may have only one name.
+                Err(FsError { errno: Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP, .. }) => {
+                    self.renames.store(true, Ordering::Relaxed);
+                }
+                // A second name must be gone before anybody asks the archive: it might take that one.
+                result => return result.and_then(|()| remove_temporary(fs, directory, temporary)),
+            }
+        }
         if fs.stat_at(directory, temporary)?.inode != inode {
             return Err(FsError { call: "publish", errno: Errno::STALE });
         }
-        // Relaxed: each thread may find out by itself.
-        if !self.links.load(Ordering::Relaxed) {
-            match fs.rename_noreplace(directory, temporary, name) {
-                Err(FsError { errno: Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP, .. }) => {
-                    self.links.store(true, Ordering::Relaxed);
-                }
-                result => return result,
-            }
-        }
-        fs.link(directory, temporary, name)?;
-        // A second name must be gone before anybody asks the archive: it might take that one.
-        remove_temporary(fs, directory, temporary)
+        fs.rename_noreplace(directory, temporary, name)
     }
 }
 
@@ -97,8 +101,8 @@ pub(crate) fn disturbed(name: &Path, error: FsError) -> Option<Failure> {
     let touched = match error.errno {
         // That a final name is taken reads EEXIST as well, and is for the caller.
         Errno::EXIST => matches!(error.call, "openat2" | "llapi_layout_file_open"),
-        // From anywhere else it is the target's.
-        Errno::STALE => error.call == "publish",
+        // From elsewhere it is the target's. If from here, too, the next attempt will say so.
+        Errno::STALE => matches!(error.call, "linkat" | "publish"),
         errno => errno == Errno::NOENT,
     };
     touched.then(|| {
@@ -138,9 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn publishes_with_and_without_rename_and_never_replaces() {
+    fn publishes_with_and_without_links_and_never_replaces() {
         let (temporary, name) = (Path::new(".fsq-part.1"), Path::new("a"));
-        for config in [SimConfig::ext4(), SimConfig::lustre()] {
+        let without_links = SimConfig { links: false, ..SimConfig::ext4() };
+        for config in [without_links, SimConfig::lustre()] {
             let publisher = Publisher::default();
             let (fs, root, stat) = with_temporary(config);
             publisher.publish(&fs, &root, temporary, stat.inode, name).expect("a free name");

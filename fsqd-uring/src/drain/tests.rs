@@ -27,9 +27,9 @@ fn files_of_every_size_arrive_with_owner_and_mode_and_free_staging() {
         [0, 1, 4095, 4096, 4097, block, block + 1, 5 * block - 1, (1 << 20) - 1, (1 << 20) + 17];
     for target_io in [TargetIo::Auto, TargetIo::Direct, TargetIo::Buffered] {
         for verify in [Verify::Stream, Verify::Readback] {
-            for rename_noreplace in [false, true] {
+            for links in [true, false] {
                 let mut world = World::new(1);
-                world.target = SimFs::new(SimConfig { rename_noreplace, ..SimConfig::lustre() });
+                world.target = SimFs::new(target_config(links));
                 world.options.target_io = target_io;
                 world.options.verify = verify;
                 let mut daemon = world.start().expect("it starts");
@@ -346,9 +346,9 @@ fn a_pool_that_fills_up_stops_neither_the_file_nor_the_drain() {
 
 #[test]
 fn a_crash_at_any_call_loses_nothing_and_leaves_nothing() {
-    for (rename_noreplace, striping) in [(false, None), (true, None), (false, Some(wide(1)))] {
+    for (links, striping) in [(true, None), (false, None), (true, Some(wide(1)))] {
         for side in [Side::Staging, Side::Target] {
-            crash_everywhere(side, rename_noreplace, striping.as_ref());
+            crash_everywhere(side, links, striping.as_ref());
         }
     }
 }
@@ -359,8 +359,13 @@ enum Side {
     Target,
 }
 
-fn crash_everywhere(side: Side, rename_noreplace: bool, striping: Option<&StripeHint>) {
-    let config = SimConfig { rename_noreplace, ..SimConfig::lustre() };
+/// Lustre, or a target that is like it but for hard links, which it lacks.
+fn target_config(links: bool) -> SimConfig {
+    SimConfig { links, rename_noreplace: !links, ..SimConfig::lustre() }
+}
+
+fn crash_everywhere(side: Side, links: bool, striping: Option<&StripeHint>) {
+    let config = target_config(links);
     for at in 0.. {
         let mut world = World::new(at);
         world.target = SimFs::new(config.clone());

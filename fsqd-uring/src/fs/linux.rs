@@ -140,6 +140,26 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     }
 }
 
+/// A handle that names a file and can neither read nor write it.
+fn open_path(dir: &LinuxNode, rel: &Path) -> Result<OwnedFd> {
+    // With both flags a symlink at the end is opened itself, also under NO_SYMLINKS.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    wrap("openat2", open_beneath(dir.as_fd(), rel, flags, Mode::empty()))
+}
+
+/// Gives an open file a name.
+fn link_open(file: BorrowedFd<'_>, dir: &LinuxNode, name: &Path) -> Result<()> {
+    let name = single("linkat", name)?;
+    match retry_on_intr(|| rustix::fs::linkat(file, "", dir, name, AtFlags::EMPTY_PATH)) {
+        // Before 6.10 the empty path needs CAP_DAC_READ_SEARCH, and its lack reads ENOENT.
+        Err(Errno::NOENT) => {}
+        result => return wrap("linkat", result),
+    }
+    let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = AtFlags::SYMLINK_FOLLOW;
+    call("linkat", || rustix::fs::linkat(CWD, by_number.as_str(), dir, name, flags))
+}
+
 impl Fs for LinuxFs {
     type Node = LinuxNode;
 
@@ -255,20 +275,18 @@ impl Fs for LinuxFs {
     }
 
     fn publish_unnamed(&self, file: &LinuxNode, dir: &LinuxNode, name: &Path) -> Result<()> {
-        let name = single("linkat", name)?;
-        match retry_on_intr(|| rustix::fs::linkat(file, "", dir, name, AtFlags::EMPTY_PATH)) {
-            // Before 6.10 the empty path needs CAP_DAC_READ_SEARCH, and its lack reads ENOENT.
-            Err(Errno::NOENT) => {}
-            result => return wrap("linkat", result),
-        }
-        let by_number = format!("/proc/self/fd/{}", file.fd.as_raw_fd());
-        let flags = AtFlags::SYMLINK_FOLLOW;
-        call("linkat", || rustix::fs::linkat(CWD, by_number.as_str(), dir, name, flags))
+        link_open(file.as_fd(), dir, name)
     }
 
-    fn link(&self, dir: &LinuxNode, from: &Path, to: &Path) -> Result<()> {
-        let (from, to) = (single("linkat", from)?, single("linkat", to)?);
-        call("linkat", || rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()))
+    fn link(&self, dir: &LinuxNode, from: &Path, inode: u64, to: &Path) -> Result<()> {
+        let from = single("linkat", from)?;
+        // No handle that could write: on Lustre it would mark the file dirty.
+        let file = open_path(dir, from)?;
+        let stat = call("fstat", || rustix::fs::fstat(&file))?;
+        if stat.st_ino != inode {
+            return Err(FsError { call: "linkat", errno: Errno::STALE });
+        }
+        link_open(file.as_fd(), dir, to)
     }
 
     fn rename_noreplace(&self, dir: &LinuxNode, from: &Path, to: &Path) -> Result<()> {
@@ -315,9 +333,7 @@ impl Fs for LinuxFs {
     }
 
     fn stat_at(&self, dir: &LinuxNode, rel: &Path) -> Result<Stat> {
-        // With both flags a symlink at the end is opened itself, also under NO_SYMLINKS.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let fd = wrap("openat2", open_beneath(dir.as_fd(), rel, flags, Mode::empty()))?;
+        let fd = open_path(dir, rel)?;
         call("fstat", || rustix::fs::fstat(&fd)).map(|stat| stat_of(&stat))
     }
 

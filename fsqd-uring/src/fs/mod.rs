@@ -190,11 +190,14 @@ pub trait Fs: Send + Sync + 'static {
     /// Gives an unnamed file its name; EEXIST if taken. Never replaces.
     fn publish_unnamed(&self, file: &Self::Node, dir: &Self::Node, name: &Path) -> Result<()>;
 
-    /// A second name `to` for `from`, both in `dir`; EEXIST if taken. Never replaces.
-    fn link(&self, dir: &Self::Node, from: &Path, to: &Path) -> Result<()>;
+    /// A second name `to` for the file `from` with this inode number, both in `dir`; EEXIST if
+    /// taken. Never replaces. ESTALE if `from` is another file. What gets the name is the file that
+    /// was looked at, also if the call is held up and `from` comes to mean another one meanwhile.
+    /// EPERM or EOPNOTSUPP where the file system has no hard links.
+    fn link(&self, dir: &Self::Node, from: &Path, inode: u64, to: &Path) -> Result<()>;
 
-    /// Renames within `dir` without replacing (renameat2 RENAME_NOREPLACE). EINVAL where the file
-    /// system cannot (Lustre).
+    /// Renames within `dir` without replacing (renameat2 RENAME_NOREPLACE), whatever `from` means
+    /// when the call gets through. EINVAL where the file system cannot (Lustre).
     fn rename_noreplace(&self, dir: &Self::Node, from: &Path, to: &Path) -> Result<()>;
 
     /// Removes the name of a file.

@@ -37,6 +37,8 @@ pub struct SimConfig {
     pub attribute_bytes: usize,
     /// O_TMPFILE works; else EOPNOTSUPP.
     pub unnamed_files: bool,
+    /// Files can have several names; else EPERM.
+    pub links: bool,
     /// renameat2 with RENAME_NOREPLACE works; else EINVAL.
     pub rename_noreplace: bool,
     /// fallocate works; else EOPNOTSUPP.
@@ -62,6 +64,7 @@ impl SimConfig {
             capacity_bytes: 1 << 30,
             attribute_bytes: 4000,
             unnamed_files: true,
+            links: true,
             rename_noreplace: true,
             preallocation: true,
             direct: true,
@@ -427,10 +430,16 @@ impl Fs for SimFs {
         })
     }
 
-    fn link(&self, dir: &SimNode, from: &Path, to: &Path) -> Result<()> {
+    fn link(&self, dir: &SimNode, from: &Path, number: u64, to: &Path) -> Result<()> {
         self.call(Operation::Link, |state| {
+            if !state.config.links {
+                return Err(Errno::PERM);
+            }
             let (dir, from, to) = (state.inode_of(dir.file)?, single(from)?, single(to)?);
             let inode = state.named(dir, from)?;
+            if state.seen.stat(inode)?.inode != number {
+                return Err(Errno::STALE);
+            }
             if state.seen.inode(inode)?.kind() == Kind::Directory {
                 return Err(Errno::PERM);
             }

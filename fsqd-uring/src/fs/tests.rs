@@ -94,9 +94,11 @@ fn named_and_renamed<F: Fs>(fs: &F, root: &Path) {
     let file = fs.create_named(&root, path("a"), MINE, false).unwrap();
     assert_eq!(fs.stat(&file).unwrap().mode, 0o660);
     assert_eq!(errno(fs.create_named(&root, path("a"), MINE, false)), Errno::EXIST);
-    fs.link(&root, path("a"), path("b")).unwrap();
+    let inode = fs.stat(&file).unwrap().inode;
+    assert_eq!(errno(fs.link(&root, path("a"), inode + 1, path("b"))), Errno::STALE);
+    fs.link(&root, path("a"), inode, path("b")).unwrap();
     assert_eq!(fs.stat(&file).unwrap().links, 2);
-    assert_eq!(errno(fs.link(&root, path("a"), path("b"))), Errno::EXIST);
+    assert_eq!(errno(fs.link(&root, path("a"), inode, path("b"))), Errno::EXIST);
     assert_eq!(errno(fs.rename_noreplace(&root, path("a"), path("b"))), Errno::EXIST);
     fs.rename_noreplace(&root, path("a"), path("c")).unwrap();
     assert_eq!(errno(fs.open(&root, path("a"), Access::Read)), Errno::NOENT);
@@ -134,13 +136,14 @@ fn directories<F: Fs>(fs: &F, root: &Path) {
 fn names_are_single<F: Fs>(fs: &F, root: &Path) {
     let root = fs.open_root(root).unwrap();
     fs.directory(&root, path("d"), Some(DIRECTORY), false).unwrap();
-    fs.create_named(&root, path("x"), MINE, false).unwrap();
+    let x = fs.create_named(&root, path("x"), MINE, false).unwrap();
+    let x = fs.stat(&x).unwrap().inode;
     let file = fs.create_unnamed(&root, MINE, false).unwrap();
     for bad in ["", ".", "..", "d/x", "d/", "/x", "./x"] {
         let bad = path(bad);
         assert_eq!(errno(fs.create_named(&root, bad, MINE, false)), Errno::INVAL, "{bad:?}");
         assert_eq!(errno(fs.publish_unnamed(&file, &root, bad)), Errno::INVAL, "{bad:?}");
-        assert_eq!(errno(fs.link(&root, path("x"), bad)), Errno::INVAL, "{bad:?}");
+        assert_eq!(errno(fs.link(&root, path("x"), x, bad)), Errno::INVAL, "{bad:?}");
         assert_eq!(errno(fs.rename_noreplace(&root, path("x"), bad)), Errno::INVAL, "{bad:?}");
         assert_eq!(errno(fs.remove(&root, bad)), Errno::INVAL, "{bad:?}");
         assert_eq!(errno(fs.remove_directory(&root, bad)), Errno::INVAL, "{bad:?}");
@@ -282,7 +285,8 @@ mod simulated {
         let file = fs.create_named(&root, path("a"), MINE, true).unwrap();
         assert_eq!(errno(fs.rename_noreplace(&root, path("a"), path("b"))), Errno::INVAL);
         assert_eq!(errno(fs.allocate(&file, 0, 4096)), Errno::OPNOTSUPP);
-        fs.link(&root, path("a"), path("b")).unwrap();
+        let inode = fs.stat(&file).unwrap().inode;
+        fs.link(&root, path("a"), inode, path("b")).unwrap();
         assert!(fs.is_open(file.id()) && !SimFs::new(SimConfig::ext4()).is_open(file.id()));
     }
 
