@@ -32,8 +32,8 @@ impl Yardstick {
     /// What fits a load, unless the user knows better.
     #[must_use]
     pub fn for_load(dest: StorageDest, size_bytes: f64, looks_for_arrivals: bool) -> Self {
-        /// Above it the bytes cost more than the file, bytes.
-        const SMALL_BYTES: f64 = 65_536.0;
+        /// Above it the bytes cost more than what each file costs, bytes.
+        const SMALL_BYTES: f64 = 1_048_576.0;
         match dest {
             StorageDest::Null => Self::Loopback,
             _ if looks_for_arrivals => Self::EndToEnd,
