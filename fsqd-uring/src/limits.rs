@@ -12,9 +12,8 @@ pub const BLOCK_BYTES: u32 = 4096;
 /// Memory of one window: what a session receives into before it needs another.
 pub const WINDOW_BYTES: u32 = 1 << 20;
 
-/// What is received at a time of payload that is dropped: it stays in the cache nearest to a core.
-/// With a whole window 4 deployed clients on loopback reach 6.5 GB/s, with this 6.7 (medians of four
-/// runs each in turn, 1 MiB of that cache a core).
+/// What is received at a time of payload that is dropped: it stays in the cache nearest to a core
+/// (docs/performance.md, receive and drop).
 pub const SCRATCH_BYTES: u32 = 256 << 10;
 
 /// One write to staging. Registered 512 KiB writes are the fastest that still go out as one bio and
