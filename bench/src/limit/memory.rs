@@ -1,7 +1,7 @@
 //! Memory for direct I/O, on huge pages where they are to be had.
 //!
 //! A block on 4 KiB pages reaches the device in as many pieces, and a device that takes 256 pieces
-//! at a time then has two blocks under way, whatever the depth (virtio-blk: 1.6 GB/s against 2.0).
+//! at a time then has two blocks under way, whatever the depth (virtio-blk).
 
 use std::io;
 use std::ptr::{NonNull, null_mut};

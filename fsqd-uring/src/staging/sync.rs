@@ -8,25 +8,25 @@
 //!
 //! # How a batch is synced
 //!
-//! Measured on ext4 (kernel 6.18, two cores, loop device on a virtual disk; files of one 4 KiB
-//! O_DIRECT write, 1 MiB preallocated and cut, eight attributes, O_TMPFILE and link). The sync of
-//! one batch, ms, median of runs with files in one and in eight directories:
+//! Measured on ext4 (kernel 6.18, two cores, virtual disk; files of one 4 KiB O_DIRECT write, eight
+//! attributes, O_TMPFILE and link; nobody else writing). The sync of one batch, ms, medians:
 //!
-//! | files | fsync of each, and of its directory | fsync of each, by 8 threads | one syncfs | one fsync of the last directory |
-//! |---|---|---|---|---|
-//! | 1 | 0.48 | 0.68 | 0.68 | 0.49 |
-//! | 4 | 0.99 | 0.90 | 0.93 | 0.60 |
-//! | 16 | 2.4 | 1.6 | 1.5 | 0.93 |
-//! | 64 | 10.1 | 3.5 | 3.2 | 2.1 |
+//! | files | fsync of each, and of the directory | one syncfs | one fsync of the directory |
+//! |---|---|---|---|
+//! | 1 | 0.20 | 0.10 | 0.11 |
+//! | 2 | 0.24 | 0.08 | 0.11 |
+//! | 4 | 0.35 | 0.09 | 0.12 |
+//! | 16 | 0.87 | 0.11 | 0.12 |
+//! | 64 | 2.89 | 0.20 | 0.13 |
 //!
-//! So a small batch is synced file by file and a larger one with syncfs ([`SYNC_EACH_MAX`]). The
-//! last column works because ext4 then commits its whole journal; no file system promises that, and
-//! with the preparation counted in it gains little (64 files: 2,300-2,650 files/s with syncfs,
-//! 2,500-3,000 with the single fsync; 1,850-2,100 file by file).
+//! `cargo test -p fsqd-uring --lib batches_by_way_of_sync -- --ignored --nocapture` prints it for the
+//! file system of the checkout. So a batch is synced with syncfs; one or two files
+//! ([`SYNC_EACH_MAX`]) are synced file by file all the same, since they gain little and would wait for
+//! everybody else's data. The last column works because ext4 then commits its whole journal; no file
+//! system promises that.
 //!
 //! A syncfs also reports write errors of other writers on the same file system, and waits for their
-//! data (64 files on a file system that others were writing to: 6.3 instead of 1.1 ms): the staging
-//! file system should be the daemon's own.
+//! data: the staging file system should be the daemon's own.
 
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -22,6 +22,7 @@ mod gate;
 mod groups;
 mod probes;
 mod space;
+mod syncs;
 
 /// A clock that goes when it is told to.
 #[derive(Debug, Default)]

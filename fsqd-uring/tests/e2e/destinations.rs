@@ -65,17 +65,22 @@ fn deployed_client_reaches_every_destination() {
     for (dest, layout) in
         StorageDest::ALL.into_iter().zip([Layout::C, Layout::B].into_iter().cycle())
     {
-        let files = files(dest, "deployed");
         let mut client = Deployed::connect_as(daemon.port(), layout);
         client.sign_on(NODE, PASSWORD).accepted(Op::Connect);
-        for (name, content) in &files {
-            // Pieces as of fsqc, which fit no block.
-            client.upload(&format!("{FS}/{name}"), dest, content, 1_048_575);
-        }
-        client.disconnect();
-        check(&site, dest, &files);
+        deliver(client, &site, dest, "deployed");
     }
     daemon.stop();
+}
+
+/// Sends files of this destination and looks for them at its ends.
+fn deliver(mut client: Deployed, site: &Site, dest: StorageDest, prefix: &str) {
+    let files = files(dest, prefix);
+    for (name, content) in &files {
+        // Pieces as of fsqc, which fit no block.
+        client.upload(&format!("{FS}/{name}"), dest, content, 1_048_575);
+    }
+    client.disconnect();
+    check(site, dest, &files);
 }
 
 /// The older rungs of the ring are those of older kernels; they are taken by force here.
@@ -88,14 +93,7 @@ fn every_ring_mode_reaches_the_target() {
         daemon.log().wait("the rung that was asked for, or a lower one", |line| {
             line.contains("caps:") && (line.contains(&format!("ring {mode},")) || mode != "plain")
         });
-        let dest = StorageDest::LustreTsm;
-        let files = files(dest, mode);
-        let mut client = Deployed::signed_on(daemon.port());
-        for (name, content) in &files {
-            client.upload(&format!("{FS}/{name}"), dest, content, 1_048_575);
-        }
-        client.disconnect();
-        check(&site, dest, &files);
+        deliver(Deployed::signed_on(daemon.port()), &site, StorageDest::LustreTsm, mode);
         daemon.stop();
     }
 }
